@@ -1,0 +1,53 @@
+# make course   install, then run every notebook in the quick profile
+# make test     install, then all tests
+# make full     the figures and the released model (over an hour on two cores)
+# make study    the many trainings behind the ablation (resumable)
+# make lab      JupyterLab in this environment
+# make clean    remove runs and generated data, keep the environment
+
+VENV   ?= .venv
+PROFILE ?= quick
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+# The first Python from 3.11 on that can make a virtual environment.
+PYTHON := $(shell for p in python3.11 python3; do \
+	$$p -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$p && break; done)
+
+.PHONY: course test full study lab check clean distclean
+.DELETE_ON_ERROR:
+
+course: $(STAMP)
+	$(BIN)/liveness run --profile $(PROFILE) --out runs/$(PROFILE)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+full: $(STAMP)
+	$(BIN)/liveness run --profile full --out runs/full
+
+study: $(STAMP)
+	$(BIN)/liveness train --study --profile study --out runs/full
+
+lab: $(STAMP)
+	$(BIN)/jupyter lab notebooks
+
+check: $(STAMP)
+	$(BIN)/liveness check
+
+$(STAMP): requirements.txt requirements-nodeps.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 with venv is needed (Debian: apt-get install python3.11-venv)."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --progress-bar off -r requirements.txt
+	$(BIN)/python -m pip install --no-deps -r requirements-nodeps.txt
+	$(BIN)/python -m pip install --no-deps --editable .
+	$(BIN)/liveness check
+	touch $@
+
+clean:
+	rm -rf runs data/generated .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV) *.egg-info

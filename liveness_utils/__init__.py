@@ -1,0 +1,23 @@
+"""The front door of the course's helper package: nothing heavy lives here.
+
+Rooms pass data one way: faces, motion → simulate → clips → landmarks → cues →
+dataset → model → training → metrics, plots → export → runtime → widget, web, cli.
+"""
+
+import os as _os
+
+# TensorFlow and MediaPipe write to stderr from C++ while they load; set before they do.
+_os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+_os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+_os.environ.setdefault("GLOG_minloglevel", "2")
+
+# TensorFlow (which MediaPipe imports where it is installed) before triton ends in a
+# segmentation fault as soon as torch loads its compiler, so triton goes first.
+try:
+    import triton as _triton  # noqa: F401
+except ImportError:
+    pass
+
+__version__ = "0.1.0"
+
+__all__ = ["__version__"]

@@ -1,0 +1,303 @@
+"""The command ``liveness``: a thin door to the rooms, each opened only when it is asked for.
+
+Arguments come in as text, one function of another module is called, lines go out. Every
+`LivenessError` ends as one sentence on stderr, never as a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from liveness_utils import __version__
+from liveness_utils.errors import LivenessError
+
+FAILED, UNREADABLE = 1, 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: arguments without the program's name; default those of the process.
+
+    Returns:
+        Exit code: 0 done (for ``predict``: any verdict), 1 failed, 2 bad usage or input that
+        cannot be read, 130 interrupted.
+    """
+    args = _parser().parse_args(argv)
+    try:
+        return args.command(args) or 0
+    except LivenessError as error:
+        print(f"liveness: {error}", file=sys.stderr)
+        return args.error_code
+    except ImportError as error:
+        name = error.name or str(error)
+        print(
+            f"liveness: {name} is missing: `liveness check` says how to install it.",
+            file=sys.stderr,
+        )
+        return FAILED
+    except OSError as error:
+        print(f"liveness: {error.filename or ''}: {error.strerror or error}.", file=sys.stderr)
+        return args.error_code
+    except KeyboardInterrupt:
+        print("liveness: interrupted; the same command goes on where it stopped.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="liveness", description="Face liveness from video and motion sensors."
+    )
+    parser.add_argument("--version", action="version", version=f"liveness {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for add in (
+        _add_check, _add_run, _add_generate, _add_train, _add_evaluate, _add_export,
+        _add_bundle, _add_predict, _add_serve,
+    ):  # fmt: skip
+        add(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, function: Any, text: str, code: int = FAILED) -> Any:
+    parser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(command=function, error_code=code)
+    return parser
+
+
+def _profile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--profile", default="quick", help="quick (default), full or study")
+
+
+# --- environment, course ------------------------------------------------------------------
+
+
+def _add_check(commands: Any) -> None:
+    parser = _command(
+        commands, "check", _check, "Say which dependencies are here and what mends the rest."
+    )
+    parser.add_argument("--runtime", action="store_true", help="only what prediction needs")
+
+
+def _check(args: argparse.Namespace) -> int:
+    from liveness_utils import check
+
+    lines, good = check.report(runtime=args.runtime)
+    print("\n".join(lines))
+    return 0 if good else FAILED
+
+
+def _add_run(commands: Any) -> None:
+    parser = _command(
+        commands, "run", _run, "Run the course's notebooks in order and build the report."
+    )
+    _profile(parser)
+    parser.add_argument(
+        "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+        help="a papermill parameter, given to the notebooks that know it; repeatable",
+    )  # fmt: skip
+    parser.add_argument("--from", dest="from_", metavar="NN", help="first notebook, e.g. 03")
+    parser.add_argument("--to", metavar="NN", help="last notebook, e.g. 06")
+    parser.add_argument("--out", default="", help="folder of the run (default runs/PROFILE)")
+
+
+def _run(args: argparse.Namespace) -> None:
+    from liveness_utils import pipeline
+
+    parameters = {name: parameter_value(text) for name, text in args.parameters}
+    pipeline.run(
+        args.profile, parameters, args.from_, args.to, args.out,
+        say=lambda line: print(line, flush=True), progress=sys.stderr.isatty(),
+    )  # fmt: skip
+
+
+def parameter_value(text: str) -> Any:
+    """Read a parameter as JSON would, else as Python's True, False, None, else as text.
+
+    >>> [parameter_value(x) for x in ("3", "1e-3", "true", "None", "[1, 2]", "full")]
+    [3, 0.001, True, None, [1, 2], 'full']
+    """
+    words = {"True": True, "False": False, "None": None}
+    if text in words:
+        return words[text]
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+# --- data, training -----------------------------------------------------------------------
+
+
+def _add_generate(commands: Any) -> None:
+    parser = _command(commands, "generate", _generate, "Generate simulated clips (resumable).")
+    _profile(parser)
+    parser.add_argument(
+        "--out", default="", help="folder (default $DATA_DIR or data/generated/PROFILE)"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--backend", choices=("loky", "dask"), default="loky")
+    parser.add_argument("--scheduler", help="address of a Dask scheduler, with --backend dask")
+
+
+def _generate(args: argparse.Namespace) -> None:
+    from liveness_utils import config, simulate
+
+    out = config.data_dir(args.profile, args.out)
+    manifest = simulate.generate(
+        args.profile, out, seed=args.seed, workers=args.workers, backend=args.backend,
+        scheduler=args.scheduler,
+    )  # fmt: skip
+    print(f"{len(manifest)} clips in {out}")
+
+
+def _add_train(commands: Any) -> None:
+    parser = _command(commands, "train", _train, "Train the fusion network (resumable).")
+    _profile(parser)
+    parser.add_argument("--data", default="", help="folder of clips")
+    parser.add_argument("--out", default="", help="folder of the run (default runs/PROFILE)")
+    parser.add_argument(
+        "--study", action="store_true", help="the study's many trainings instead of one"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--devices", type=int, default=1, help="processes or GPUs on this machine")
+    parser.add_argument("--num-nodes", type=int, default=1)
+    parser.add_argument("--strategy", default="auto", help="e.g. ddp")
+
+
+def _train(args: argparse.Namespace) -> None:
+    from liveness_utils import config, dataset, training
+
+    paths = config.paths(args.profile, args.data, args.out)
+    dataset.prepare(paths.data, paths.features, workers=args.workers)
+    settings = training.from_profile(
+        config.profile(args.profile), paths.features, paths.checkpoints, seed=args.seed,
+        devices=args.devices, num_nodes=args.num_nodes, strategy=args.strategy,
+    )  # fmt: skip
+    if not args.study:
+        print(training.train(settings))
+        return
+    files = training.run_study(config.profile(args.profile), settings, paths.study)
+    print(f"{len(files)} trainings in {paths.study}")
+
+
+# --- evaluation ---------------------------------------------------------------------------
+
+
+def _add_evaluate(commands: Any) -> None:
+    parser = _command(
+        commands, "evaluate", _evaluate,
+        "Report error rates of anybody's scores (score, is_bonafide, pai_species).", UNREADABLE,
+    )  # fmt: skip
+    parser.add_argument("scores", type=Path, metavar="SCORES.csv")
+    parser.add_argument(
+        "--dev", type=Path, metavar="DEV.csv", help="scores on which the threshold is chosen"
+    )
+    parser.add_argument(
+        "--target", type=float, default=0.05, help="worst-species APCER on dev (0.05)"
+    )
+    parser.add_argument("--threshold", type=float, help="a given threshold instead of --dev")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    parser.add_argument("--json", action="store_true", help="the whole report as JSON")
+    parser.add_argument(
+        "--figures", type=Path, metavar="DIR", help="write DET, ROC, histogram, calibration"
+    )
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from liveness_utils import config, metrics
+
+    test = metrics.load_scores(args.scores)
+    dev = metrics.load_scores(args.dev) if args.dev else None
+    result = metrics.report(test, dev, target=args.target, threshold=args.threshold, seed=args.seed)
+    print(config.to_json(result) if args.json else metrics.summary(result))
+    if args.figures:
+        from liveness_utils import plots
+
+        plots.evaluation_figures(test, result, args.figures)
+
+
+# --- export, bundle, prediction -------------------------------------------------------------
+
+
+def _add_export(commands: Any) -> None:
+    parser = _command(commands, "export", _export, "Turn a checkpoint into a bundle.")
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="CKPT")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+
+def _export(args: argparse.Namespace) -> None:
+    from liveness_utils import export
+
+    print(export.export_checkpoint(args.checkpoint, args.out))
+
+
+def _add_bundle(commands: Any) -> None:
+    parser = _command(
+        commands, "bundle", _bundle, "Show a bundle, or run its self-test.", UNREADABLE
+    )
+    parser.add_argument("action", choices=("show", "selftest"))
+    parser.add_argument(
+        "folder", type=Path, nargs="?", metavar="DIR", help="default: the released one"
+    )
+
+
+def _bundle(args: argparse.Namespace) -> int:
+    from liveness_utils import bundle, config
+
+    held = bundle.load(args.folder or config.released_bundle())
+    if args.action == "show":
+        print(bundle.show(held))
+        return 0
+    for name, difference in bundle.selftest(held.folder).items():
+        print(f"{name:24} {difference:.2e}")
+    return 0
+
+
+def _add_predict(commands: Any) -> None:
+    parser = _command(
+        commands, "predict", _predict, "Judge a video, with or without its IMU.", UNREADABLE
+    )
+    parser.add_argument("video", type=Path, metavar="VIDEO")
+    parser.add_argument(
+        "--imu", type=Path, metavar="FILE", help="Parquet or CSV: t, ax, ay, az, gx, gy, gz"
+    )
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help="default: the released one")
+    parser.add_argument("--json", action="store_true", help="the whole verdict as JSON")
+
+
+def _predict(args: argparse.Namespace) -> None:
+    from liveness_utils import config, runtime
+
+    verdict = runtime.predict(args.video, args.imu, args.bundle or config.released_bundle())
+    print(config.to_json(verdict.as_dict()) if args.json else str(verdict))
+
+
+def _add_serve(commands: Any) -> None:
+    parser = _command(commands, "serve", _serve, "Serve the phone page and its API.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8443)
+    parser.add_argument(
+        "--https", metavar="adhoc|CERT,KEY", help="phones give their sensors only over https"
+    )
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help="default: the released one")
+    parser.add_argument("--record", type=Path, metavar="DIR", help="keep labelled recordings here")
+
+
+def _serve(args: argparse.Namespace) -> None:
+    from liveness_utils import config, web
+
+    bundle = args.bundle or config.released_bundle()
+    web.serve(args.host, args.port, https=args.https, bundle=bundle, record=args.record)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

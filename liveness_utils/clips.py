@@ -1,0 +1,1035 @@
+"""Clips on disk and in memory: the store between the simulator (or a real phone) and the cues.
+
+In: pixels, clocks, IMU samples and, from the simulator, the truth. Out: one `Clip` a presentation.
+Every time is in seconds from the first video frame; nothing here looks at a label or a pixel's value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import os
+import re
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pandas as pd
+from av.sidedata.sidedata import Type as SideDataType
+
+from liveness_utils.errors import ClipError
+
+IMU_COLUMNS = ("t", "ax", "ay", "az", "gx", "gy", "gz")
+
+_MANIFEST_TYPES = {
+    "clip_id": "string", "subject_id": "string", "is_bonafide": "boolean",
+    "pai_species": "string", "instrument_id": "string", "device_id": "string",
+    "capture_device_id": "string", "camera_facing": "string", "scene_id": "string",
+    "light": "string", "motion_kind": "string", "head_follow_gain": "Float64",
+    "imu_kind": "string", "split": "string", "control": "boolean",
+    "width": "Int64", "height": "Int64",
+    "fx": "Float64", "fy": "Float64", "cx": "Float64", "cy": "Float64",
+    "fps": "Float64", "imu_offset": "Float64", "seed": "Int64",
+    "monk_tone": "Int64", "age": "Float64", "gender": "Float64",
+    "illuminance_lux": "Float64", "swept_angle_deg": "Float64",
+}  # fmt: skip
+MANIFEST_COLUMNS = tuple(_MANIFEST_TYPES)
+
+EXPRESSION_NAMES = (
+    "_neutral", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft",
+    "browOuterUpRight", "cheekPuff", "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft",
+    "eyeBlinkRight", "eyeLookDownLeft", "eyeLookDownRight", "eyeLookInLeft", "eyeLookInRight",
+    "eyeLookOutLeft", "eyeLookOutRight", "eyeLookUpLeft", "eyeLookUpRight", "eyeSquintLeft",
+    "eyeSquintRight", "eyeWideLeft", "eyeWideRight", "jawForward", "jawLeft", "jawOpen",
+    "jawRight", "mouthClose", "mouthDimpleLeft", "mouthDimpleRight", "mouthFrownLeft",
+    "mouthFrownRight", "mouthFunnel", "mouthLeft", "mouthLowerDownLeft", "mouthLowerDownRight",
+    "mouthPressLeft", "mouthPressRight", "mouthPucker", "mouthRight", "mouthRollLower",
+    "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper", "mouthSmileLeft", "mouthSmileRight",
+    "mouthStretchLeft", "mouthStretchRight", "mouthUpperUpLeft", "mouthUpperUpRight",
+    "noseSneerLeft", "noseSneerRight",
+)  # fmt: skip
+
+CLIP_SECONDS = 2.5
+NETWORK_FRAMES = 25
+NETWORK_RATE = 10.0
+MAX_FRAME_GAP = 0.25
+_TICKS = 1_000_000  # MP4 time base: one microsecond
+_MAX_PIXELS = 4096 * 4096
+_GRAVITY = 9.80665
+
+
+# ----------------------------------------------------------------------------- things with a name
+@dataclass(frozen=True)
+class Imu:
+    """Samples of a phone's inertial sensor in W3C device axes, in the sensor's own clock.
+
+    Attributes:
+        t: (M,) float64 seconds, strictly increasing.
+        accel: (M, 3) float32 specific force, m/s², gravity included (upright at rest: 0, +9.81, 0);
+            None where the record has no accelerometer.
+        gyro: (M, 3) float32 angular rate, rad/s; None where the record has no gyroscope.
+    """
+
+    t: np.ndarray
+    accel: np.ndarray | None
+    gyro: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """Pinhole camera in pixels; pixel centres lie at integer coordinates."""
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """The (3, 3) float64 camera matrix."""
+        return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What only a simulation knows, per stored frame.
+
+    Attributes:
+        t: (N,) float64 seconds.
+        T_world_camera: (N, 4, 4) float64 camera pose, OpenCV axes, metres.
+        T_world_head: (N, 4, 4) float64 head pose.
+        expression: (N, 52) float32 weights in the order of `EXPRESSION_NAMES`.
+        landmarks: (N, 478, 2) float32 pixels, NaN where not defined.
+        depth: (N, 64, 64) float16 metres along the camera's z, of the visible surface.
+        face_mask: (N, 64, 64) bool, the face as shown.
+    """
+
+    t: np.ndarray
+    T_world_camera: np.ndarray
+    T_world_head: np.ndarray
+    expression: np.ndarray
+    landmarks: np.ndarray
+    depth: np.ndarray
+    face_mask: np.ndarray
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One presentation: frames with their times, and whatever else is known.
+
+    Attributes:
+        clip_id: name without meaning; it must not tell the label.
+        frames: (N, H, W, 3) uint8 RGB, upright, unmirrored.
+        t: (N,) float64 seconds, mid-exposure of the middle row, first frame at 0.
+        imu: samples in the IMU's clock (t_imu = t_video + offset), or None.
+        intrinsics: of `frames`, or None.
+        camera_facing: ``front`` or ``rear``.
+        meta: manifest row as a dict; unknown values are None.
+        truth: only where a simulation made it and it was asked for.
+        source: file or folder that it came from, for error messages.
+    """
+
+    clip_id: str
+    frames: np.ndarray
+    t: np.ndarray
+    imu: Imu | None = None
+    intrinsics: Intrinsics | None = None
+    camera_facing: str = "front"
+    meta: dict[str, Any] = field(default_factory=dict)
+    truth: Truth | None = None
+    source: str = ""
+
+
+def clip_id_for(*parts: Any) -> str:
+    """A 16-character name that tells nothing of what it was made from.
+
+    Example:
+        >>> clip_id_for(7, 0)
+        'ea33cfdec91189d9'
+    """
+    return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()[:16]
+
+
+# ------------------------------------------------------------------------------- atomic writing
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling that takes the name `path` only if the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        part.chmod(0o644)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+# ------------------------------------------------------------------------------------------ video
+def write_video(
+    path: str | Path,
+    frames: np.ndarray,
+    t: np.ndarray,
+    *,
+    crf: int = 23,
+    preset: str = "superfast",
+    bitrate: int | None = None,
+) -> Path:
+    """Write H.264 in MP4 with one presentation time a frame, to the microsecond.
+
+    No B-frames, so frames come back in the order they went in. 4:2:0 video needs even sides:
+    an odd one is padded by its edge, and the true size is kept in the file's comment tag.
+
+    Args:
+        path: target; written under another name and renamed.
+        frames: (N, H, W, 3) uint8 RGB.
+        t: (N,) seconds, strictly increasing; the file keeps them from the first one on.
+        crf: x264 constant rate factor, 0 (lossless) to 51.
+        preset: x264 preset, ``ultrafast`` to ``veryslow``.
+        bitrate: bits per second; replaces `crf` where given, as a phone's encoder would.
+
+    Raises:
+        ClipError: if frames or times cannot make a video.
+    """
+    path = Path(path)
+    _check_frames(frames, t, path)
+    with _replacing(path) as part:
+        _encode(part, frames, np.asarray(t) - t[0], crf=crf, preset=preset, bitrate=bitrate)
+    return path
+
+
+def _check_frames(frames: np.ndarray, t: np.ndarray, path: Path) -> None:
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
+        raise ClipError(f"{path}: frames must be (N, H, W, 3) uint8 RGB with N ≥ 1.")
+    if len(t) != len(frames) or not np.all(np.isfinite(t)) or np.any(np.diff(t) < 1e-6):
+        raise ClipError(f"{path}: give one strictly increasing time in seconds for each frame.")
+
+
+def _encode(
+    path: Path, frames: np.ndarray, t: np.ndarray, *, crf: int, preset: str, bitrate: int | None
+) -> None:
+    height, width = frames.shape[1:3]
+    rate = Fraction(max(1, round(len(t) / max(t[-1], 0.04))))
+    with av.open(str(path), "w", options={"video_track_timescale": str(_TICKS)}) as container:
+        container.metadata["comment"] = f"size={width}x{height}"
+        stream = container.add_stream("libx264", rate=rate)
+        stream.width, stream.height = width + width % 2, height + height % 2
+        stream.pix_fmt = "yuv420p"
+        _set_codec(stream.codec_context, crf=crf, preset=preset, bitrate=bitrate)
+        for image, seconds in zip(frames, t, strict=True):
+            container.mux(stream.encode(_yuv_frame(image, seconds)))
+        container.mux(stream.encode())
+
+
+def _set_codec(codec: Any, *, crf: int, preset: str, bitrate: int | None) -> None:
+    codec.time_base = Fraction(1, _TICKS)
+    codec.thread_count = 1  # the same bytes on every machine, and no fight between workers
+    codec.colorspace, codec.color_range = 6, 1  # BT.601, limited range, said in the stream
+    options = {"preset": preset, "bf": "0"}
+    if bitrate is None:
+        options["crf"] = str(crf)
+    else:
+        codec.bit_rate = int(bitrate)
+    codec.options = options
+
+
+def _yuv_frame(image: np.ndarray, seconds: float) -> av.VideoFrame:
+    height, width = image.shape[:2]
+    if height % 2 or width % 2:
+        image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24")
+    frame = frame.reformat(format="yuv420p", dst_colorspace="ITU601", dst_color_range="MPEG")
+    frame.pts, frame.time_base = round(seconds * _TICKS), Fraction(1, _TICKS)
+    return frame
+
+
+def read_video(
+    path: str | Path,
+    *,
+    max_side: int | None = None,
+    max_seconds: float | None = None,
+    max_frames: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Decode a video upright, with the time of each frame.
+
+    Times are the container's presentation times, counted from the first frame; a file that
+    has none gets its nominal rate. Rotation and mirroring that the file asks for are applied.
+
+    Args:
+        path: any container and codec that PyAV opens (MP4, MOV, WebM, …).
+        max_side: longer side in pixels above which frames are shrunk by area averaging.
+        max_seconds: reading stops at this time.
+        max_frames: reading stops at this number of frames.
+
+    Returns:
+        frames (N, H, W, 3) uint8 RGB and t (N,) float64 seconds with t[0] = 0.
+
+    Raises:
+        ClipError: if the file is no video, damaged, truncated, without frames, changes size,
+            or has times that do not increase.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ClipError(f"{path}: no such video file; check the path.")
+    try:
+        with av.open(str(path)) as container:
+            images, times, expected = _decode(container, path, max_side, max_seconds, max_frames)
+    except (av.error.FFmpegError, UnicodeDecodeError) as error:
+        raise ClipError(
+            f"{path}: not a readable video ({_reason(error)}); record or copy it again."
+        ) from error
+    if expected and len(images) < 0.8 * expected:
+        raise ClipError(
+            f"{path}: truncated, {len(images)} of {expected} frames decode; copy it again."
+        )
+    return _stacked(images), _clean_times(times, path)
+
+
+def _stacked(images: list[np.ndarray]) -> np.ndarray:
+    """Stack frames, letting go of each as it is copied: half the peak memory of np.stack."""
+    frames = np.empty((len(images), *images[0].shape), np.uint8)
+    for k in range(len(images)):
+        frames[k], images[k] = images[k], images[0][:0]
+    return frames
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or type(error).__name__
+
+
+def _decode(
+    container: Any, path: Path, max_side: int | None, max_seconds: float | None,
+    max_frames: int | None,
+) -> tuple[list[np.ndarray], list[float], int]:  # fmt: skip
+    """Frames, times, and the number of frames that the header promises (0: none, or cut short)."""
+    stream = _video_stream(container, path)
+    crop = _stored_size(container)
+    images: list[np.ndarray] = []
+    times: list[float] = []
+    timed = None
+    for frame in container.decode(stream):
+        timed = frame.pts is not None if timed is None else timed
+        seconds = _frame_time(frame, stream, len(times), timed, path)
+        if _past_limit(times, seconds, max_seconds, max_frames):
+            return images, times, 0
+        images.append(_upright_rgb(frame, crop, max_side))
+        times.append(seconds)
+        if images[-1].shape != images[0].shape:
+            raise ClipError(f"{path}: the picture changes size midway; record it again.")
+    if not images:
+        raise ClipError(f"{path}: the video holds no frames; record it again.")
+    return images, times, stream.frames
+
+
+def _video_stream(container: Any, path: Path) -> Any:
+    if not container.streams.video:
+        raise ClipError(f"{path}: has no video track; give a video file.")
+    stream = container.streams.video[0]
+    if stream.codec_context.width * stream.codec_context.height > _MAX_PIXELS:
+        raise ClipError(f"{path}: frames are larger than 4096 × 4096 pixels; shrink the video.")
+    stream.thread_type = "NONE"
+    return stream
+
+
+def _stored_size(container: Any) -> tuple[int, int] | None:
+    """Width and height that `write_video` noted, where one of them was odd."""
+    found = re.fullmatch(r"size=(\d+)x(\d+)", container.metadata.get("comment", ""))
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _frame_time(frame: Any, stream: Any, index: int, timed: bool, path: Path) -> float:
+    if timed and frame.pts is not None and frame.time_base:
+        return float(frame.pts * frame.time_base)
+    if timed:
+        raise ClipError(f"{path}: frame {index} has no time stamp; record it again.")
+    rate = stream.average_rate or stream.base_rate
+    if not rate:
+        raise ClipError(f"{path}: has neither time stamps nor a frame rate; convert it to MP4.")
+    return float(index / rate)
+
+
+def _past_limit(
+    times: list[float], seconds: float, max_seconds: float | None, max_frames: int | None
+) -> bool:
+    if max_frames is not None and len(times) >= max_frames:
+        return True
+    return bool(times) and max_seconds is not None and seconds - times[0] > max_seconds
+
+
+def _upright_rgb(frame: Any, crop: tuple[int, int] | None, max_side: int | None) -> np.ndarray:
+    width, height = frame.width, frame.height
+    scale = min(1.0, max_side / max(width, height)) if max_side else 1.0
+    if scale < 1.0:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        frame = frame.reformat(*size, format="rgb24", interpolation="AREA")
+    image = frame.to_ndarray(format="rgb24")
+    if crop and scale == 1.0 and 0 <= width - crop[0] <= 1 and 0 <= height - crop[1] <= 1:
+        image = image[: crop[1], : crop[0]]
+    return _apply_display_matrix(image, _display_matrix(frame))
+
+
+def _display_matrix(frame: Any) -> tuple[int, int, int, int] | None:
+    for item in frame.side_data:
+        if item.type == SideDataType.DISPLAYMATRIX:
+            a, b, _, c, d, *_ = np.frombuffer(bytes(item), np.int32)
+            return int(a), int(b), int(c), int(d)
+    return None
+
+
+def _apply_display_matrix(
+    image: np.ndarray, matrix: tuple[int, int, int, int] | None
+) -> np.ndarray:
+    """Turn or mirror by quarter turns as ISO/IEC 14496-12's track matrix asks for."""
+    if matrix is None:
+        return image
+    a, b, c, d = matrix
+    if abs(b) > abs(a):
+        image, a, d = image.transpose(1, 0, 2), c, b
+    image = image[:, ::-1] if a < 0 else image
+    image = image[::-1] if d < 0 else image
+    return np.ascontiguousarray(image)
+
+
+def _clean_times(times: Sequence[float], path: Path) -> np.ndarray:
+    t = np.asarray(times, np.float64)
+    if not np.all(np.isfinite(t)) or np.any(np.diff(t) <= 0):
+        raise ClipError(f"{path}: frame times do not increase; record it again.")
+    return t - t[0]
+
+
+# -------------------------------------------------------------------------------------------- IMU
+def write_imu(path: str | Path, imu: Imu) -> Path:
+    """Write `IMU_COLUMNS` as Parquet; a missing sensor's columns are left out."""
+    path = Path(path)
+    table = _imu_table(imu)
+    with _replacing(path) as part:
+        table.to_parquet(part, index=False)
+    return path
+
+
+def _imu_table(imu: Imu) -> pd.DataFrame:
+    columns: dict[str, np.ndarray] = {"t": np.asarray(imu.t, np.float64)}
+    for names, values in ((IMU_COLUMNS[1:4], imu.accel), (IMU_COLUMNS[4:7], imu.gyro)):
+        if values is not None:
+            columns.update({n: np.asarray(values[:, i], np.float32) for i, n in enumerate(names)})
+    return pd.DataFrame(columns)
+
+
+def read_imu(path: str | Path, *, check_units: bool = True) -> Imu:
+    """Read an IMU record from Parquet or CSV.
+
+    Column ``t`` (seconds) is required, and ``ax, ay, az`` (m/s²), ``gx, gy, gz`` (rad/s) or
+    both; a sensor that is absent becomes None. What a platform reports with another sign or
+    screen rotation goes through `normalise_imu`.
+
+    Args:
+        path: ``.parquet`` or ``.csv``.
+        check_units: also refuse values that are plainly in g or in degrees per second.
+
+    Raises:
+        ClipError: if columns are missing, values are not finite, times do not increase,
+            or the units are wrong.
+    """
+    path = Path(path)
+    imu = _imu_from_table(_read_table(path), path)
+    problems = (imu_unit_problems(imu) if check_units else [])[:1]
+    if problems:
+        raise ClipError(f"{path}: {problems[0]}")
+    return imu
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise ClipError(f"{path}: no such IMU file; check the path.")
+    try:
+        table = pd.read_csv(path) if path.suffix.lower() == ".csv" else pd.read_parquet(path)
+    except Exception as error:  # readers raise a dozen kinds of their own
+        raise ClipError(f"{path}: not a readable CSV or Parquet table; export it again.") from error
+    return table.rename(columns=lambda name: str(name).strip().lower())
+
+
+def _imu_from_table(table: pd.DataFrame, path: Path) -> Imu:
+    groups = {"accel": IMU_COLUMNS[1:4], "gyro": IMU_COLUMNS[4:7]}
+    present = {k: all(c in table for c in cols) for k, cols in groups.items()}
+    if "t" not in table or not any(present.values()):
+        raise ClipError(
+            f"{path}: needs column t and ax, ay, az or gx, gy, gz; found {list(table)}."
+        )
+    t = _finite_columns(table, ("t",), path)[:, 0]
+    if len(t) < 2 or np.any(np.diff(t) <= 0):
+        raise ClipError(f"{path}: IMU times must increase; sort the rows and drop duplicates.")
+    values = {
+        k: _finite_columns(table, cols, path).astype(np.float32) if present[k] else None
+        for k, cols in groups.items()
+    }
+    return Imu(t=t, **values)
+
+
+def _finite_columns(table: pd.DataFrame, names: Sequence[str], path: Path) -> np.ndarray:
+    values = table[list(names)].apply(pd.to_numeric, errors="coerce")
+    values = values.to_numpy(np.float64, na_value=np.nan)
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(bad):
+        raise ClipError(
+            f"{path}: row {bad[0]} of {', '.join(names)} is empty or not a number; drop such rows."
+        )
+    return values
+
+
+def imu_unit_problems(imu: Imu) -> list[str]:
+    """Sentences on units that cannot be SI; empty if all is plausible.
+
+    A phone in a hand reads a median specific force of 9.8 m/s². Degrees per second show in
+    rates that no hand reaches, or, with an accelerometer at hand, in a turn of the gravity
+    direction that is 57 times smaller than the rates claim.
+    """
+    problems = []
+    if imu.accel is not None:
+        problems += _accel_unit_problems(float(np.median(np.linalg.norm(imu.accel, axis=1))))
+    if imu.gyro is not None and _looks_like_degrees(imu):
+        problems.append("angular rate looks like degrees per second; multiply by π/180.")
+    return problems
+
+
+def _accel_unit_problems(median: float) -> list[str]:
+    if 0.7 < median < 1.3:
+        return ["specific force looks like units of g; multiply by 9.80665."]
+    if median < 6.0:
+        return ["specific force lacks gravity; record acceleration including gravity."]
+    if median > 20.0:
+        return ["specific force is above 2 g throughout; give it in m/s²."]
+    return []
+
+
+def _looks_like_degrees(imu: Imu) -> bool:
+    rate = np.linalg.norm(imu.gyro, axis=1)
+    if np.median(rate) > 6.0 or rate.max() > 70.0:
+        return True
+    return _gravity_turn_gain(imu) < 0.2
+
+
+def _gravity_turn_gain(imu: Imu) -> float:
+    """Turn of the smoothed gravity direction over the turn that the gyroscope claims."""
+    if imu.accel is None or len(imu) < 32:
+        return 1.0
+    width = max(3, round(0.3 / float(np.median(np.diff(imu.t)))))
+    smooth = np.apply_along_axis(np.convolve, 0, imu.accel, np.ones(width) / width, "same")
+    up = smooth / np.maximum(np.linalg.norm(smooth, axis=1, keepdims=True), 1e-6)
+    seen = np.gradient(up, imu.t, axis=0)[width:-width]
+    claimed = -np.cross(imu.gyro, up)[width:-width]
+    energy = float(np.mean(np.sum(claimed**2, axis=1))) if len(claimed) else 0.0
+    return float(np.mean(np.sum(seen * claimed, axis=1))) / energy if energy > 0.25 else 1.0
+
+
+_ACCEL_SIGN = {"w3c": 1.0, "android": 1.0, "ios_safari": -1.0, "ios_coremotion": -1.0}
+
+
+def normalise_imu(
+    imu: Imu,
+    *,
+    platform: str = "w3c",
+    screen_angle: int = 0,
+    accel_unit: str = "m/s2",
+    gyro_unit: str = "rad/s",
+) -> Imu:
+    """Bring one platform's convention to this course's: SI units, W3C axes, upright video.
+
+    ============== =============================================================
+    ``w3c``        Chromium and Firefox on Android: face up at rest reads z = +9.8
+    ``android``    SensorEvent of the native API: the same
+    ``ios_safari`` WebKit's ``accelerationIncludingGravity``: opposite sign
+    ``ios_coremotion`` CMAccelerometerData: opposite sign, and in g
+    ============== =============================================================
+
+    A phone turned on its side shows an upright video, but its sensor axes stay with the
+    case. `screen_angle` is ``screen.orientation.angle``: 90 when the phone was turned
+    counter-clockwise from portrait. The vectors are turned by it about z, so that y is the
+    video's up again.
+
+    Args:
+        imu: samples as the platform reported them.
+        platform: a row of the table.
+        screen_angle: 0, 90, 180 or 270 degrees.
+        accel_unit: ``m/s2`` or ``g``.
+        gyro_unit: ``rad/s`` or ``deg/s`` (a browser's rotationRate is in degrees).
+
+    Raises:
+        ClipError: if platform, angle or unit is unknown.
+
+    Source:
+        W3C Device Orientation and Motion; W3C Screen Orientation; Apple CoreMotion reference.
+
+    Example:
+        >>> upright = Imu(np.array([0.0]), np.array([[0.0, -9.81, 0.0]], np.float32), None)
+        >>> normalise_imu(upright, platform="ios_safari").accel.round(2).tolist()
+        [[0.0, 9.8100004196167, 0.0]]
+    """
+    scales = {"m/s2": 1.0, "g": _GRAVITY, "rad/s": 1.0, "deg/s": math.pi / 180.0}
+    known = platform in _ACCEL_SIGN and screen_angle in (0, 90, 180, 270)
+    if not known or accel_unit not in ("m/s2", "g") or gyro_unit not in ("rad/s", "deg/s"):
+        raise ClipError(
+            f"unknown IMU convention {platform!r}, {screen_angle}°, {accel_unit}, {gyro_unit}; "
+            f"platforms are {sorted(_ACCEL_SIGN)}, angles 0, 90, 180, 270."
+        )
+    turn = _quarter_turn(screen_angle)
+    accel = _turned(imu.accel, turn, scales[accel_unit] * _ACCEL_SIGN[platform])
+    return Imu(imu.t, accel, _turned(imu.gyro, turn, scales[gyro_unit]))
+
+
+def _quarter_turn(angle: int) -> np.ndarray:
+    c, s = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}[angle]
+    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]], np.float64)
+
+
+def _turned(values: np.ndarray | None, turn: np.ndarray, scale: float) -> np.ndarray | None:
+    if values is None:
+        return None
+    return (scale * (np.asarray(values, np.float64) @ turn.T) + 0.0).astype(np.float32)
+
+
+def imu_windows(
+    imu: Imu | None,
+    t_frames: np.ndarray,
+    offset: float = 0.0,
+    n: int = 32,
+    rate: float = 100.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each frame the latest `n` IMU samples on a regular grid that ends at its time.
+
+    Linear interpolation by the recorded clocks. Causal: past the last sample that was
+    there at the frame's time, that sample is held; nothing later is looked at.
+
+    Args:
+        imu: record, or None.
+        t_frames: (N,) frame times, s.
+        offset: added to frame times to get IMU times; 0 for the network, which must live
+            with the recorded clocks.
+        n: samples a window.
+        rate: grid rate, Hz.
+
+    Returns:
+        windows (N, n, 6) float32 as ax, ay, az, gx, gy, gz, and valid (N,) bool. Invalid
+        windows are zeros: the record lacks a sensor, starts over 0.1 s after the window
+        does, is over 0.1 s late at the frame, or has a gap over 0.1 s inside.
+    """
+    ends = np.asarray(t_frames, np.float64) + offset
+    empty = np.zeros((len(ends), n, 6), np.float32)
+    if imu is None or imu.accel is None or imu.gyro is None or len(imu) < 2:
+        return empty, np.zeros(len(ends), bool)
+    last = np.maximum(np.searchsorted(imu.t, ends, side="right") - 1, 0)
+    grid = ends[:, None] - np.arange(n - 1, -1, -1) / rate
+    values = np.hstack([imu.accel, imu.gyro]).astype(np.float64)
+    held = np.minimum(grid, imu.t[last][:, None])
+    windows = np.stack([np.interp(held, imu.t, column) for column in values.T], axis=-1)
+    valid = _window_validity(imu.t, grid, last)
+    return np.where(valid[:, None, None], windows, 0.0).astype(np.float32), valid
+
+
+def _window_validity(t: np.ndarray, grid: np.ndarray, last: np.ndarray) -> np.ndarray:
+    limit = 0.1
+    late = np.abs(grid[:, -1] - t[last]) > limit
+    early = t[0] > grid[:, 0] + limit
+    first = np.maximum(np.searchsorted(t, grid[:, 0], side="right") - 1, 0)
+    gaps = np.concatenate([[0], np.cumsum(np.diff(t) > limit)])
+    return ~(late | early | (gaps[last] > gaps[first]))
+
+
+# ---------------------------------------------------------------------------------------- choosing
+def network_frame_indices(
+    t: np.ndarray, n: int = NETWORK_FRAMES, rate: float = NETWORK_RATE, *, start: float = 0.0
+) -> np.ndarray:
+    """Indices of the frames that the network sees: the nearest to a 10 Hz grid, by time only.
+
+    The grid starts `start` seconds after the first frame. A camera slower than the grid
+    has frames chosen twice; one that pauses for over 0.25 s has no such clip.
+
+    Args:
+        t: (N,) frame times, s, increasing.
+        n: number of frames.
+        rate: grid rate, Hz.
+        start: seconds after t[0].
+
+    Returns:
+        (n,) int64, not decreasing.
+
+    Raises:
+        ClipError: if the clip ends over half a grid step before the grid does, or has a gap.
+
+    Example:
+        >>> network_frame_indices(np.arange(75) / 30)[:5].tolist()
+        [0, 3, 6, 9, 12]
+    """
+    t = np.asarray(t, np.float64)
+    need = start + (n - 1) / rate
+    if len(t) < 2 or t[-1] - t[0] < need - 0.5 / rate:
+        length = float(t[-1] - t[0]) if len(t) else 0.0
+        raise ClipError(f"the clip lasts {length:.2f} s; record at least {need:.1f} s.")
+    grid = t[0] + start + np.arange(n) / rate
+    right = np.clip(np.searchsorted(t, grid), 1, len(t) - 1)
+    chosen = right - (grid - t[right - 1] < t[right] - grid)
+    inside = t[chosen[0] : chosen[-1] + 1]
+    if len(inside) > 1 and np.diff(inside).max() > MAX_FRAME_GAP:
+        raise ClipError(
+            f"the video pauses for {np.diff(inside).max():.2f} s; record it without interruption."
+        )
+    return chosen.astype(np.int64)
+
+
+def slice_clip(clip: Clip, start: float, stop: float) -> Clip:
+    """The part of a recording with start ≤ t < stop, its clocks counted from its first frame.
+
+    The IMU is kept from 0.5 s before to 0.5 s after. Truth is dropped.
+
+    Raises:
+        ClipError: if no frame lies inside.
+    """
+    keep = (clip.t >= start) & (clip.t < stop)
+    if not keep.any():
+        raise ClipError(f"{clip.source}: no frame between {start} and {stop} s; choose within it.")
+    zero = clip.t[keep][0]
+    imu = None if clip.imu is None else _slice_imu(clip.imu, zero, clip.t[keep][-1])
+    return replace(clip, frames=clip.frames[keep], t=clip.t[keep] - zero, imu=imu, truth=None)
+
+
+def _slice_imu(imu: Imu, first: float, last: float) -> Imu | None:
+    keep = (imu.t >= first - 0.5) & (imu.t <= last + 0.5)
+    if keep.sum() < 2:
+        return None
+    parts = [None if v is None else v[keep] for v in (imu.accel, imu.gyro)]
+    return Imu(imu.t[keep] - first, *parts)
+
+
+def validate_clip(clip: Clip) -> list[str]:
+    """Sentences on everything that breaks the contract of a clip; empty if sound."""
+    return _frame_problems(clip) + _imu_problems(clip) + _meta_problems(clip)
+
+
+def _frame_problems(clip: Clip) -> list[str]:
+    name, frames, t = clip.source or clip.clip_id, clip.frames, np.asarray(clip.t)
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
+        return [f"{name}: frames must be (N, H, W, 3) uint8 RGB."]
+    if len(frames) == 0 or t.shape != (len(frames),) or not np.isfinite(t).all():
+        return [f"{name}: needs one finite time for each of at least one frame."]
+    problems = [] if abs(t[0]) < 1e-9 else [f"{name}: the first frame's time must be 0."]
+    if np.any(np.diff(t) <= 0):
+        return [*problems, f"{name}: frame times must increase."]
+    try:
+        network_frame_indices(t)
+    except ClipError as error:
+        problems.append(f"{name}: {error}")
+    return problems
+
+
+def _imu_problems(clip: Clip) -> list[str]:
+    if clip.imu is None:
+        return []
+    name, imu = clip.source or clip.clip_id, clip.imu
+    values = [v for v in (imu.accel, imu.gyro) if v is not None]
+    if not values or any(v.shape != (len(imu.t), 3) or not np.isfinite(v).all() for v in values):
+        return [f"{name}: IMU values must be finite and (M, 3) for each of M times."]
+    if len(imu.t) < 2 or not np.isfinite(imu.t).all() or np.any(np.diff(imu.t) <= 0):
+        return [f"{name}: IMU times must increase."]
+    problems = [f"{name}: {p}" for p in imu_unit_problems(imu)]
+    if len(clip.t) and (imu.t[0] > clip.t[0] + 0.2 or imu.t[-1] < clip.t[-1] - 0.2):
+        problems.append(f"{name}: the IMU record does not cover the video; start it earlier.")
+    return problems
+
+
+def _meta_problems(clip: Clip) -> list[str]:
+    name, problems = clip.source or clip.clip_id, []
+    if clip.camera_facing not in ("front", "rear"):
+        problems.append(f"{name}: camera_facing is {clip.camera_facing!r}; say front or rear.")
+    size = None if clip.intrinsics is None else (clip.intrinsics.height, clip.intrinsics.width)
+    if size is not None and clip.frames.shape[1:3] != size:
+        problems.append(f"{name}: intrinsics are of another picture size; scale them.")
+    if clip.truth is not None and len(clip.truth.t) != len(clip.t):
+        problems.append(f"{name}: truth and video differ in length; generate the clip again.")
+    return problems
+
+
+# ------------------------------------------------------------------------------------------- truth
+def _write_truth(path: Path, truth: Truth) -> None:
+    """An .npz with fixed dates and light compression: the same truth is the same bytes."""
+    arrays = {
+        "t": truth.t.astype(np.float64),
+        "T_world_camera": truth.T_world_camera.astype(np.float64),
+        "T_world_head": truth.T_world_head.astype(np.float64),
+        "expression": truth.expression.astype(np.float32),
+        # 1/64 px is far below what any landmarker resolves, and compresses
+        "landmarks": (np.round(truth.landmarks * 64.0) / 64.0).astype(np.float32),
+        "depth": truth.depth.astype(np.float16),
+        "face_mask": np.packbits(truth.face_mask.astype(bool)),
+        "mask_shape": np.array(truth.face_mask.shape, np.int64),
+    }
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, array in arrays.items():
+            archive.writestr(_undated(f"{name}.npy"), _npy_bytes(array), compresslevel=1)
+
+
+def _undated(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)
+    info.compress_type = zipfile.ZIP_DEFLATED
+    return info
+
+
+def _npy_bytes(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def load_truth(root: str | Path, clip_id: str) -> Truth:
+    """Read the truth of one simulated clip.
+
+    Raises:
+        ClipError: if the clip has none or its file is damaged.
+    """
+    path = _clip_folder(root, clip_id) / "truth.npz"
+    if not path.is_file():
+        raise ClipError(f"{path}: this clip has no truth; only simulated clips do.")
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            arrays = {name: data[name] for name in data.files}
+        shape = tuple(arrays.pop("mask_shape"))
+        bits = np.unpackbits(arrays.pop("face_mask"), count=int(np.prod(shape)))
+        return Truth(face_mask=bits.reshape(shape).astype(bool), **arrays)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ClipError(f"{path}: damaged truth file; generate the clip again.") from error
+
+
+# ------------------------------------------------------------------------------------- clip folders
+def _clip_folder(root: str | Path, clip_id: str) -> Path:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", clip_id):
+        raise ClipError(f"clip_id {clip_id!r} must be 1 to 64 letters, digits, '-' or '_'.")
+    return Path(root) / "clips" / clip_id
+
+
+def write_clip(
+    root: str | Path,
+    clip: Clip,
+    *,
+    crf: int = 23,
+    preset: str = "superfast",
+    bitrate: int | None = None,
+) -> Path:
+    """Store a clip as ROOT/clips/<clip_id>/{video.mp4, imu.parquet, truth.npz}.
+
+    The folder appears whole or not at all; one that is there is replaced. The manifest row
+    is the caller's to collect (`write_manifest`).
+
+    Args:
+        root: data folder.
+        clip: what to store.
+        crf: see `write_video`, as are `preset` and `bitrate`.
+
+    Returns:
+        The clip's folder.
+    """
+    folder = _clip_folder(root, clip.clip_id)
+    _check_frames(clip.frames, clip.t, folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{clip.clip_id}-"))
+    try:
+        t = np.asarray(clip.t) - clip.t[0]
+        _encode(part / "video.mp4", clip.frames, t, crf=crf, preset=preset, bitrate=bitrate)
+        if clip.imu is not None:
+            _imu_table(clip.imu).to_parquet(part / "imu.parquet", index=False)
+        if clip.truth is not None:
+            _write_truth(part / "truth.npz", clip.truth)
+        part.chmod(0o755)
+        _move_into_place(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def _move_into_place(part: Path, folder: Path) -> None:
+    if folder.exists():
+        old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-old-"))
+        os.replace(folder, old / folder.name)
+        os.replace(part, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.replace(part, folder)
+
+
+def load_clip(
+    root: str | Path,
+    clip_id: str,
+    *,
+    truth: bool = False,
+    row: Mapping[str, Any] | pd.Series | None = None,
+) -> Clip:
+    """Read a stored clip.
+
+    Args:
+        root: data folder.
+        clip_id: name of the clip.
+        truth: also read the simulator's truth.
+        row: the clip's manifest row; without it the manifest is searched, which in a loop
+            costs more than the video.
+
+    Raises:
+        ClipError: if the clip is missing or damaged.
+    """
+    folder = _clip_folder(root, clip_id)
+    if not (folder / "video.mp4").is_file():
+        raise ClipError(f"{folder}: no such clip; generate or copy it first.")
+    meta = _find_row(root, clip_id) if row is None else _plain(dict(row))
+    frames, t = read_video(folder / "video.mp4")
+    imu_path = folder / "imu.parquet"
+    return Clip(
+        clip_id=clip_id,
+        frames=frames,
+        t=t,
+        imu=read_imu(imu_path, check_units=False) if imu_path.is_file() else None,
+        intrinsics=_intrinsics_from(meta),
+        camera_facing=meta.get("camera_facing") or "front",
+        meta=meta,
+        truth=load_truth(root, clip_id) if truth else None,
+        source=str(folder),
+    )
+
+
+def _find_row(root: str | Path, clip_id: str) -> dict[str, Any]:
+    if not (Path(root) / "manifest.parquet").is_file():
+        return {}
+    table = read_manifest(root)
+    rows = table[table["clip_id"] == clip_id]
+    return _plain(rows.iloc[0].to_dict()) if len(rows) else {}
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """Python scalars, and None for what is not known."""
+    return {
+        key: None if pd.isna(value) else value.item() if isinstance(value, np.generic) else value
+        for key, value in row.items()
+    }
+
+
+def _intrinsics_from(meta: Mapping[str, Any]) -> Intrinsics | None:
+    values = [meta.get(name) for name in ("width", "height", "fx", "fy", "cx", "cy")]
+    if any(value is None for value in values):
+        return None
+    return Intrinsics(int(values[0]), int(values[1]), *map(float, values[2:]))
+
+
+def load_recording(
+    video: str | Path,
+    imu: str | Path | Imu | None = None,
+    *,
+    camera_facing: str = "front",
+    platform: str = "w3c",
+    screen_angle: int = 0,
+    max_side: int = 640,
+    max_seconds: float = 12.0,
+    max_frames: int = 480,
+) -> Clip:
+    """Read a recording that did not come from the simulator.
+
+    Longer recordings are read up to the limits, which bound time and memory, and say so in
+    ``meta["cut_short"]``; `slice_clip` takes a part of what was read. Intrinsics are not
+    known and stay None.
+
+    Args:
+        video: any file that PyAV opens.
+        imu: Parquet or CSV file as `read_imu` takes, with t = 0 at the first video frame.
+        camera_facing: ``front`` or ``rear``.
+        platform: sign convention of the IMU, see `normalise_imu`.
+        screen_angle: screen rotation, see `normalise_imu`.
+        max_side: longer side in pixels, larger frames are shrunk.
+        max_seconds: reading stops here.
+        max_frames: and here.
+
+    Raises:
+        ClipError: if video or IMU cannot be used.
+    """
+    if camera_facing not in ("front", "rear"):
+        raise ClipError(f"camera_facing is {camera_facing!r}; say front or rear.")
+    video = Path(video)
+    frames, t = read_video(
+        video, max_side=max_side, max_seconds=max_seconds, max_frames=max_frames + 1
+    )
+    cut = bool(len(t) > max_frames or t[-1] > max_seconds - 0.1)
+    frames, t = frames[:max_frames], t[:max_frames]
+    record = read_imu(imu) if isinstance(imu, (str, Path)) else imu
+    if record is not None:
+        record = normalise_imu(record, platform=platform, screen_angle=screen_angle)
+    meta = {"camera_facing": camera_facing, "fps": _rate(t), "cut_short": cut}
+    meta |= {"width": frames.shape[2], "height": frames.shape[1]}
+    return Clip(
+        clip_id=clip_id_for(video.name, len(t)), frames=frames, t=t, imu=record,
+        camera_facing=camera_facing, meta=meta, source=str(video),
+    )  # fmt: skip
+
+
+def _rate(t: np.ndarray) -> float | None:
+    return float((len(t) - 1) / t[-1]) if len(t) > 1 else None
+
+
+# ---------------------------------------------------------------------------------------- manifest
+def manifest_frame(rows: Sequence[Mapping[str, Any]] | pd.DataFrame) -> pd.DataFrame:
+    """Rows as a table with the manifest's columns and nullable types; unknown is null.
+
+    Extra columns are kept behind the known ones.
+
+    Raises:
+        ClipError: if clip_id is missing or repeated, or a value has the wrong type.
+    """
+    table = pd.DataFrame(rows)
+    extra = [name for name in table.columns if name not in _MANIFEST_TYPES]
+    table = table.reindex(columns=[*MANIFEST_COLUMNS, *extra])
+    try:
+        table = table.astype(_MANIFEST_TYPES)
+    except (ValueError, TypeError) as error:
+        raise ClipError(f"manifest: a value has the wrong type ({error}).") from error
+    if table["clip_id"].isna().any() or table["clip_id"].duplicated().any():
+        raise ClipError("manifest: every row needs a clip_id of its own.")
+    return table.reset_index(drop=True)
+
+
+def write_manifest(root: str | Path, rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> Path:
+    """Write ROOT/manifest.parquet, one row a clip, whole or not at all.
+
+    Raises:
+        ClipError: as `manifest_frame`.
+    """
+    path = Path(root) / "manifest.parquet"
+    table = manifest_frame(rows)
+    with _replacing(path) as part:
+        table.to_parquet(part, index=False)
+    return path
+
+
+def read_manifest(root: str | Path) -> pd.DataFrame:
+    """Read ROOT/manifest.parquet with nullable types.
+
+    Raises:
+        ClipError: if it is missing, damaged or not a manifest.
+    """
+    path = Path(root) / "manifest.parquet"
+    if not path.is_file():
+        raise ClipError(f"{path}: no manifest; generate the data or point DATA_DIR at it.")
+    try:
+        table = pd.read_parquet(path)
+    except Exception as error:  # readers raise a dozen kinds of their own
+        raise ClipError(f"{path}: damaged manifest; generate the data again.") from error
+    missing = [name for name in ("clip_id", "is_bonafide", "split") if name not in table]
+    if missing:
+        raise ClipError(f"{path}: lacks the columns {missing}; see MANIFEST_COLUMNS.")
+    return manifest_frame(table)

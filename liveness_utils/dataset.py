@@ -1,0 +1,554 @@
+"""From a folder of clips to arrays that training reads without decoding anything.
+
+In come clips with their tracks and cues; `prepare` leaves memory-mapped arrays and tables, and
+`LivenessDataset` deals them out, augmented, to `training`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from liveness_utils import inputs
+from liveness_utils.errors import ClipError, DatasetError, LandmarkError
+from liveness_utils.inputs import ClipInputs, clip_inputs
+from liveness_utils.instruments import PRINTS, REPLAYS, SPECIES
+
+VERSION = 1
+DECOYS = 2
+DEPTH = 14
+FLAT_SPECIES = (*PRINTS, *REPLAYS)
+ARRAYS = ("crops", "features", "imu", "presence", "depth", "quality_rows", "decoy_features", "decoy_imu", "decoy_valid")
+_DEPTH_RANGE = (-2.5, 1.5)
+
+
+# ----------------------------------------------------------------------------------- depth's target
+def depth_target(clip, track, index: np.ndarray) -> np.ndarray:
+    """What the depth head should say: relief in units of the inter-ocular distance.
+
+    Relief is how much nearer than the eyes a point lies. A flat instrument gets zeros, whatever
+    way it is tilted; heads and masks get theirs; what is no face, or not known, is NaN.
+
+    Args:
+        clip: a clip with truth. track: its landmarks. index: (n,) chosen frames.
+
+    Returns:
+        (n, 14, 14) float16 over the face crop, NaN where nothing is to be learned.
+    """
+    if clip.truth is None or not track.found.any():
+        return np.full((len(index), DEPTH, DEPTH), np.nan, np.float16)
+    flat = clip.meta.get("pai_species") in FLAT_SPECIES
+    eyes = _eye_distance_metres(clip, track)
+    found = np.flatnonzero(track.found)
+    maps = []
+    for k in index:
+        box = track.box[found[np.argmin(np.abs(found - k))]]
+        maps.append(_crop_relief(clip, k, box, eyes, flat))
+    return np.stack(maps).astype(np.float16)
+
+
+def _eye_distance_metres(clip, track) -> float:
+    from liveness_utils.landmarks import interocular_distance
+
+    focal = clip.intrinsics.fx if clip.intrinsics else float(clip.frames.shape[2])
+    pixels = interocular_distance(track.points[track.found])
+    depth = [_face_depth(clip.truth, k) for k in np.flatnonzero(track.found)]
+    # The largest over the clip: a turned head shortens what is seen.
+    return float(np.clip(np.nanquantile(pixels * np.array(depth) / focal, 0.9), 0.03, 0.2))
+
+
+def _face_depth(truth, k: int) -> float:
+    inside = truth.depth[k].astype(np.float32)[truth.face_mask[k]]
+    inside = inside[np.isfinite(inside) & (inside > 0)]
+    return float(np.median(inside)) if len(inside) else np.nan
+
+
+def _crop_relief(clip, k: int, box: np.ndarray, eyes: float, flat: bool) -> np.ndarray:
+    from liveness_utils.landmarks import crop_square
+
+    height, width = clip.frames.shape[1:3]
+    cx, cy, side = crop_square(box, inputs.MARGIN)
+    ticks = (np.arange(DEPTH) + 0.5) / DEPTH - 0.5
+    rows, columns = clip.truth.depth.shape[1:]
+    r = np.floor((cy + 0.5 + side * ticks) * rows / height).astype(int)
+    c = np.floor((cx + 0.5 + side * ticks) * columns / width).astype(int)
+    inside = ((r >= 0) & (r < rows))[:, None] & ((c >= 0) & (c < columns))[None, :]
+    grid = np.ix_(np.clip(r, 0, rows - 1), np.clip(c, 0, columns - 1))
+    depth = clip.truth.depth[k].astype(np.float32)[grid]
+    face = clip.truth.face_mask[k][grid] & inside
+    relief = np.zeros_like(depth) if flat else (_face_depth(clip.truth, k) - depth) / eyes
+    return np.where(face, np.clip(relief, *_DEPTH_RANGE), np.nan)
+
+
+# ------------------------------------------------------------------------------------- preparing
+def prepare(
+    data_dir: str | os.PathLike,
+    out_dir: str | os.PathLike,
+    *,
+    workers: int = 2,
+    progress: bool = True,
+    manifest=None,
+) -> Path:
+    """Track, measure and crop every clip of a folder; resumes where it stopped.
+
+    Args:
+        data_dir: folder with manifest.parquet and clips/.
+        out_dir: folder of the arrays; complete when it holds index.json.
+        workers: processes.
+        progress: show a bar.
+        manifest: rows to use; None takes the whole manifest.
+
+    Returns:
+        out_dir, holding crops.npy (n, 25, 112, 112, 3), features.npy, imu.npy, presence.npy,
+        depth.npy, quality_rows.npy, manifest.parquet, cues.parquet, quality.parquet, index.json.
+
+    Raises:
+        DatasetError: nothing to prepare, or another data set is already there.
+    """
+    from liveness_utils.clips import read_manifest
+
+    table = read_manifest(data_dir) if manifest is None else manifest
+    table = table.reset_index(drop=True)
+    if len(table) == 0:
+        raise DatasetError(f"{data_dir}: the manifest names no clip; generate some first.")
+    out = Path(out_dir)
+    if is_prepared(out, table["clip_id"]):
+        return out
+    parts = out / "parts"
+    parts.mkdir(parents=True, exist_ok=True)
+    _prepare_parts(Path(data_dir), parts, table, workers, progress)
+    _pack(parts, out, table)
+    return out
+
+
+def is_prepared(out_dir: str | os.PathLike, clip_ids: Sequence[str] | None = None) -> bool:
+    """Whether a folder holds finished arrays of this version (and of just these clips)."""
+    index = Path(out_dir) / "index.json"
+    if not index.is_file():
+        return False
+    held = json.loads(index.read_text(encoding="utf-8"))
+    same = clip_ids is None or held["clip_ids"] == [str(c) for c in clip_ids]
+    return held["version"] == VERSION and same
+
+
+def _prepare_parts(data_dir: Path, parts: Path, table, workers: int, progress: bool) -> None:
+    from joblib import Parallel, delayed
+    from tqdm.auto import tqdm
+
+    rows = [row for row in table.to_dict("records") if not _part(parts, row["clip_id"]).exists()]
+    others = {split: list(group) for split, group in table.groupby("split")["clip_id"]}
+    # Batches: a landmarker is opened once for several clips.
+    batches = [rows[i : i + 8] for i in range(0, len(rows), 8)]
+    jobs = (delayed(_prepare_batch)(data_dir, parts, batch, others) for batch in batches)
+    bar = tqdm(total=len(table), initial=len(table) - len(rows), desc="prepare", disable=not progress)
+    with bar:
+        for done in Parallel(n_jobs=workers, return_as="generator_unordered")(jobs):
+            bar.update(done)
+
+
+def _part(parts: Path, clip_id: str) -> Path:
+    return parts / f"{clip_id}.npz"
+
+
+def _prepare_batch(data_dir: Path, parts: Path, rows: list[dict], others: dict[str, list[str]]) -> int:
+    from liveness_utils.landmarks import Landmarker
+
+    cv2.setNumThreads(1)
+    with Landmarker() as landmarker:
+        for row in rows:
+            arrays = _prepare_clip(data_dir, row, landmarker, others.get(row["split"], []))
+            path = _part(parts, row["clip_id"])
+            with open(path.with_suffix(".tmp"), "wb") as file:
+                np.savez(file, **arrays)
+            os.replace(path.with_suffix(".tmp"), path)
+    return len(rows)
+
+
+def _prepare_clip(data_dir: Path, row: dict, landmarker, others: list[str]) -> dict:
+    from liveness_utils import clips, cues, landmarks
+
+    has_truth = (data_dir / "clips" / row["clip_id"] / "truth.npz").is_file()
+    clip = clips.load_clip(data_dir, row["clip_id"], truth=has_truth, row=row)
+    seen = cues.analyse(clip, landmarks.track(clip, landmarker))
+    found, problem = _inputs_or_problem(clip, seen)
+    return {
+        "crops": found.crops,
+        "features": found.features,
+        "imu": found.imu,
+        "presence": found.presence,
+        "depth": depth_target(clip, seen.track, found.index),
+        "quality_rows": found.quality_rows,
+        "t": found.t,
+        "cues": json.dumps({k: float(v) for k, v in seen.cues.items()}),
+        "problem": problem,
+        **_decoys(data_dir, clip, seen, found, others),
+    }
+
+
+def _decoys(data_dir: Path, clip, seen, found: ClipInputs, others: list[str]) -> dict[str, np.ndarray]:
+    """What the clip would look like with the IMU of other clips of its split.
+
+    Training uses them as injections that cost no rendering.
+    """
+    from dataclasses import replace
+
+    features = np.repeat(found.features[None], DECOYS, axis=0)
+    windows = np.repeat(found.imu[None], DECOYS, axis=0)
+    valid = np.zeros(DECOYS, np.float32)
+    for k, imu in enumerate(_other_imus(data_dir, clip, others)):
+        swapped = replace(clip, imu=imu)
+        windows[k], valid[k], features[k] = _with_imu(swapped, seen, found.index)
+    return {"decoy_features": features, "decoy_imu": windows, "decoy_valid": valid}
+
+
+def _with_imu(clip, seen, index: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
+    from liveness_utils import clips, cues
+
+    windows, known = clips.imu_windows(clip.imu, clip.t[index])
+    features = cues.frame_features(clip, seen.track, seen.motion).values[index]
+    return inputs.hold_imu(windows, known), float(known.mean() >= 0.9), features
+
+
+def _other_imus(data_dir: Path, clip, others: list[str]) -> list:
+    from liveness_utils.clips import read_imu
+
+    if clip.imu is None or clip.meta.get("split") not in ("train", "validation"):
+        return []
+    names = sorted(name for name in others if name != clip.clip_id)
+    rng = np.random.default_rng(list(clip.clip_id.encode()))
+    paths = [data_dir / "clips" / names[k] / "imu.parquet" for k in rng.permutation(len(names))[:DECOYS]]
+    return [read_imu(path, check_units=False) for path in paths if path.is_file()]
+
+
+def _inputs_or_problem(clip, seen) -> tuple[ClipInputs, str]:
+    """A clip that cannot be judged stays in the set, with the reason: it counts as rejected."""
+    try:
+        return clip_inputs(clip, seen.track, seen.features.values), ""
+    except (ClipError, LandmarkError) as error:
+        index = np.linspace(0, len(clip.t) - 1, inputs.FRAMES).astype(int)
+        return clip_inputs(clip, seen.track, seen.features.values, index), str(error)
+
+
+def _pack(parts: Path, out: Path, table) -> None:
+    """Fold the parts into one array each; index.json, written last, makes the folder valid."""
+    import pandas as pd
+
+    (out / "index.json").unlink(missing_ok=True)
+    arrays, cue_rows, quality = {}, [], []
+    for k, clip_id in enumerate(table["clip_id"]):
+        with np.load(_part(parts, clip_id)) as part:
+            for name in ARRAYS:
+                if name not in arrays:
+                    shape = (len(table), *part[name].shape)
+                    arrays[name] = np.lib.format.open_memmap(
+                        out / f"{name}.npy", "w+", part[name].dtype, shape
+                    )
+                arrays[name][k] = part[name]
+            cue_rows.append({"clip_id": clip_id, **json.loads(str(part["cues"]))})
+            quality.append(_quality_row(clip_id, part))
+    for array in arrays.values():
+        array.flush()
+    table.to_parquet(out / "manifest.parquet", index=False)
+    pd.DataFrame(cue_rows).to_parquet(out / "cues.parquet", index=False)
+    pd.DataFrame(quality).to_parquet(out / "quality.parquet", index=False)
+    _write_index(out, table["clip_id"])
+    shutil.rmtree(parts)
+
+
+def _quality_row(clip_id: str, part) -> dict:
+    summary = inputs.summarise_quality(part["quality_rows"], part["t"])
+    reasons = [str(part["problem"])] if str(part["problem"]) else inputs.quality_reasons(summary)
+    return {"clip_id": clip_id, **summary, "reasons": "; ".join(reasons)}
+
+
+def _write_index(out: Path, clip_ids: Sequence[str]) -> None:
+    from liveness_utils.cues import FEATURE_MODALITY, FRAME_FEATURES
+
+    index = {
+        "version": VERSION,
+        "clip_ids": [str(c) for c in clip_ids],
+        "feature_names": list(FRAME_FEATURES),
+        "imu_columns": [k for k, m in enumerate(FEATURE_MODALITY) if m == "imu"],
+        "margin": inputs.MARGIN,
+    }
+    part = out / "index.json.tmp"
+    part.write_text(json.dumps(index), encoding="utf-8")
+    os.replace(part, out / "index.json")
+
+
+# --------------------------------------------------------------------------------------- reading
+@dataclass(frozen=True)
+class Prepared:
+    """Prepared arrays, memory-mapped, and their tables; row k of each is the same clip."""
+
+    folder: Path
+    manifest: object
+    quality: object
+    feature_names: tuple[str, ...]
+    imu_columns: tuple[int, ...]
+    crops: np.ndarray
+    features: np.ndarray
+    imu: np.ndarray
+    presence: np.ndarray
+    depth: np.ndarray
+    quality_rows: np.ndarray
+    decoy_features: np.ndarray
+    decoy_imu: np.ndarray
+    decoy_valid: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(n,) float32, 1 = bona fide; NaN where not known."""
+        return self.manifest["is_bonafide"].astype("Float64").to_numpy(np.float32, na_value=np.nan)
+
+    @property
+    def species(self) -> np.ndarray:
+        """(n,) int64 index into SPECIES, −1 for others (real data has species of its own)."""
+        names = self.manifest["pai_species"].fillna("").replace("", "unknown")
+        return np.array([SPECIES.index(s) if s in SPECIES else -1 for s in names], np.int64)
+
+    def rows(self, split: str | Sequence[str], exclude: Sequence[str] = ()) -> np.ndarray:
+        """Rows of one split (or several), without the named species."""
+        splits = [split] if isinstance(split, str) else list(split)
+        keep = self.manifest["split"].isin(splits) & ~self.manifest["pai_species"].isin(list(exclude))
+        return np.flatnonzero(keep.to_numpy(bool))
+
+    def cues(self):
+        """Clip-level cues, one row a clip, in the order of the manifest (DataFrame)."""
+        import pandas as pd
+
+        return pd.read_parquet(self.folder / "cues.parquet")
+
+
+def open_prepared(folder: str | os.PathLike) -> Prepared:
+    """Map what `prepare` left.
+
+    Raises:
+        DatasetError: the folder is unfinished or of another version.
+    """
+    import pandas as pd
+
+    folder = Path(folder)
+    if not is_prepared(folder):
+        raise DatasetError(
+            f"{folder}: no prepared clips of this version; run `prepare` (notebook 02) first."
+        )
+    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
+    tables = [pd.read_parquet(folder / f"{name}.parquet") for name in ("manifest", "quality")]
+    names, columns = (tuple(index[k]) for k in ("feature_names", "imu_columns"))
+    return Prepared(folder, *tables, names, columns, **arrays)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Mean and deviation of the inputs over the training clips, in the inputs' units."""
+
+    feature_mean: np.ndarray
+    feature_std: np.ndarray
+    imu_std: np.ndarray
+
+
+def scaling_of(prepared: Prepared, rows: np.ndarray) -> Scaling:
+    """Robust statistics of features (median, 1.48 MAD) and spread of the IMU over some rows.
+
+    A feature that is rarely other than constant gets its standard deviation.
+    """
+    features = np.asarray(prepared.features[rows], np.float64).reshape(-1, prepared.features.shape[-1])
+    features = np.where(np.isfinite(features), features, np.nan)
+    empty = ~np.isfinite(features).any(axis=0)
+    features[:, empty] = 0.0
+    middle = np.nanmedian(features, axis=0)
+    spread = 1.4826 * np.nanmedian(np.abs(features - middle), axis=0)
+    spread = np.maximum(spread, 0.25 * np.nanstd(features, axis=0))
+    imu = np.asarray(prepared.imu[rows], np.float64)[prepared.presence[rows, 2] > 0]
+    swing = imu - imu.mean(axis=2, keepdims=True) * (1, 1, 1, 0, 0, 0) if len(imu) else np.ones((1, 6))
+    deviation = np.sqrt((swing**2).reshape(-1, 6).mean(axis=0))
+    return Scaling(*(np.maximum(v, low).astype(np.float32) for v, low in
+                     ((middle, -np.inf), (spread, 1e-4), (deviation, 1e-3))))  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------- augmentation
+def augment_crops(crops: np.ndarray, depth: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Photometric and small geometric changes, the same for every frame of a clip.
+
+    No mirroring: a mirrored head turns the other way, and landmarks and IMU would disagree.
+
+    Args:
+        crops: (F, 112, 112, 3) uint8. depth: (F, 14, 14), moved along with the picture.
+
+    Returns:
+        changed copies of both.
+    """
+    crops = cv2.LUT(np.ascontiguousarray(crops).reshape(-1, inputs.CROP, 3), _tone_table(rng))
+    crops = crops.reshape(-1, inputs.CROP, inputs.CROP, 3)
+    crops, depth = _shift(crops, depth, rng)
+    if rng.random() < 0.3:
+        sigma = rng.uniform(0.3, 1.2)
+        crops = np.stack([cv2.GaussianBlur(c, (0, 0), sigma) for c in crops])
+    if rng.random() < 0.3:
+        crops = _add_noise(crops, rng)
+    if rng.random() < 0.3:
+        crops = _recompress(crops, int(rng.integers(35, 95)))
+    return crops, depth
+
+
+def _tone_table(rng: np.random.Generator) -> np.ndarray:
+    """Gain, offset, gamma and white balance in one look-up table (1, 256, 3) uint8."""
+    level = np.arange(256)[:, None] / 255.0
+    gamma = np.exp(rng.normal(0, 0.2))
+    gain = np.exp(rng.normal(0, 0.15)) * np.exp(rng.normal(0, 0.06, 3))
+    value = gain * level**gamma + rng.normal(0, 0.04)
+    return np.clip(255 * value + 0.5, 0, 255).astype(np.uint8)[None]
+
+
+def _shift(crops: np.ndarray, depth: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    scale, move = np.exp(rng.normal(0, 0.05)), rng.normal(0, 0.03, 2)
+    out = []
+    for maps, size, flags, border in (
+        (crops, inputs.CROP, cv2.INTER_LINEAR, cv2.BORDER_REFLECT_101),
+        (depth.astype(np.float32), DEPTH, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT),
+    ):
+        offset = (1 - scale) * (size - 1) / 2 + move * size
+        matrix = np.array([[scale, 0, offset[0]], [0, scale, offset[1]]])
+        options = {"flags": flags, "borderMode": border, "borderValue": float("nan")}
+        if border == cv2.BORDER_REFLECT_101:
+            options.pop("borderValue")
+        out.append(np.stack([cv2.warpAffine(m, matrix, (size, size), **options) for m in maps]))
+    return out[0], out[1]
+
+
+def _add_noise(crops: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    # One noise field, rolled: drawing normals for every frame would cost more than the network.
+    field = rng.normal(0, rng.uniform(1, 6), crops.shape[1:]).astype(np.float32)
+    rolls = rng.integers(0, inputs.CROP, (len(crops), 2))
+    noise = np.stack([np.roll(field, tuple(r), (0, 1)) for r in rolls])
+    return np.clip(crops + noise, 0, 255).astype(np.uint8)
+
+
+def _recompress(crops: np.ndarray, quality: int) -> np.ndarray:
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    return np.stack([cv2.imdecode(cv2.imencode(".jpg", c, options)[1], cv2.IMREAD_COLOR) for c in crops])
+
+
+def sample_frames(n: int, k: int, rng: np.random.Generator | None) -> np.ndarray:
+    """Choose k of n frames in order, one from each of k equal stretches (the first when no rng).
+
+    >>> sample_frames(25, 5, None).tolist()
+    [0, 5, 10, 15, 20]
+    """
+    edges = np.linspace(0, n, k + 1)
+    inside = np.zeros(k) if rng is None else rng.random(k)
+    return np.minimum((edges[:-1] + inside * np.diff(edges)).astype(int), n - 1)
+
+
+def hold_of(chosen: np.ndarray, n: int) -> np.ndarray:
+    """Which of the chosen frames each of n steps sees: the nearest one.
+
+    >>> hold_of(np.array([0, 4]), 6).tolist()
+    [0, 0, 0, 1, 1, 1]
+    """
+    return np.abs(np.arange(n)[:, None] - chosen[None, :]).argmin(axis=1)
+
+
+class LivenessDataset:
+    """Clips of some rows as tensors' worth of arrays, for torch's DataLoader.
+
+    Args:
+        prepared: arrays on disk. rows: which clips. scaling: fills what was not measured.
+        frames: pictures looked at of the 25 (features and IMU always cover all 25).
+        augment: change the pictures, jitter the IMU, drop modalities.
+        modalities: what the network may use; the rest is masked.
+        keep: probability of each presence pattern in training, see `KEEP`.
+        seed: with the epoch and the row it fixes every random choice.
+    """
+
+    # All, video alone, video and landmarks, video and IMU.
+    KEEP = ((0.55, (1, 1, 1)), (0.15, (1, 0, 0)), (0.2, (1, 1, 0)), (0.1, (1, 0, 1)))
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        rows: np.ndarray,
+        scaling: Scaling,
+        *,
+        frames: int = inputs.FRAMES,
+        augment: bool = False,
+        modalities: Sequence[str] = inputs.MODALITIES,
+        seed: int = 0,
+    ) -> None:
+        self.prepared, self.rows, self.scaling = prepared, np.asarray(rows), scaling
+        self.frames, self.augment, self.seed, self.epoch = frames, augment, seed, 0
+        self.allowed = np.array([m in modalities for m in inputs.MODALITIES], np.float32)
+        self.labels, self.species = prepared.labels, prepared.species
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, k: int) -> dict[str, np.ndarray]:
+        """One clip.
+
+        frames (F, 112, 112, 3) uint8, features (25, G), imu (25, W, 6), presence (3,), depth
+        (F, 14, 14), hold (25,), label, species, row; in training also decoy_features, decoy_imu
+        and decoy_valid: the same clip with another phone's IMU.
+        """
+        row = int(self.rows[k])
+        rng = np.random.default_rng((self.seed, self.epoch, row)) if self.augment else None
+        chosen = sample_frames(inputs.FRAMES, self.frames, rng)
+        held = self.prepared
+        item = {
+            "frames": np.array(held.crops[row][chosen]),
+            "features": inputs.fill_missing(held.features[row], self.scaling.feature_mean),
+            "imu": np.array(held.imu[row], np.float32),
+            "presence": (held.presence[row] * self.allowed).astype(np.float32),
+            "depth": np.array(held.depth[row][chosen], np.float32),
+            "hold": hold_of(chosen, inputs.FRAMES),
+            "label": np.float32(self.labels[row]),
+            "species": self.species[row],
+            "row": np.int64(row),
+        }
+        return item if rng is None else self._augmented(item, row, rng)
+
+    def _augmented(self, item: dict, row: int, rng: np.random.Generator) -> dict:
+        decoy = int(rng.integers(self.prepared.decoy_valid.shape[1]))
+        other = inputs.fill_missing(self.prepared.decoy_features[row, decoy], self.scaling.feature_mean)
+        crops, depth = augment_crops(item["frames"], item["depth"], rng)
+        imu, features = self._jitter(item["imu"], item["features"], rng)
+        decoy_imu, decoy_features = self._jitter(self.prepared.decoy_imu[row, decoy], other, rng)
+        return item | {
+            "frames": crops,
+            "depth": depth,
+            "imu": imu,
+            "features": features,
+            "decoy_imu": decoy_imu,
+            "decoy_features": decoy_features,
+            "decoy_valid": np.float32(self.prepared.decoy_valid[row, decoy]),
+            "presence": item["presence"] * self._dropout(rng),
+        }
+
+    def _dropout(self, rng: np.random.Generator) -> np.ndarray:
+        weights = [w for w, _ in self.KEEP]
+        return np.array(self.KEEP[rng.choice(len(weights), p=weights)][1], np.float32)
+
+    def _jitter(self, imu, features, rng) -> tuple[np.ndarray, np.ndarray]:
+        """A bias as phones differ in it, and noise at a tenth of the features' spread."""
+        bias = rng.normal(0, 1, 6) * (0.1, 0.1, 0.1, 0.005, 0.005, 0.005)
+        noise = 0.1 * self.scaling.feature_std * rng.standard_normal(features.shape)
+        return (imu + bias).astype(np.float32), (features + noise).astype(np.float32)
+
+
+def batches(dataset: LivenessDataset, size: int) -> Callable:
+    """Stack clips of a data set into arrays, without torch; yields dicts of `size` clips."""
+    for first in range(0, len(dataset), size):
+        items = [dataset[k] for k in range(first, min(first + size, len(dataset)))]
+        yield {name: np.stack([item[name] for item in items]) for name in items[0]}

@@ -1,0 +1,524 @@
+"""From a checkpoint to the files a phone runs: TFLite in several precisions, ONNX, and the bundle.
+
+In comes what `training` left and training clips to calibrate on; out goes a `bundle` folder and a
+table of what each conversion cost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import liveness_utils
+from liveness_utils import bundle as bundles
+from liveness_utils import dataset as ds
+from liveness_utils import inputs
+from liveness_utils.bundle import Bundle
+from liveness_utils.errors import BundleError, ModelError
+from liveness_utils.model import LivenessNet, StepNet, load_checkpoint
+from liveness_utils.training import score_table
+
+VARIANTS = ("float32", "float16", "dynamic", "int8", "mixed")
+OPSET = 18
+OUTPUT_ORDER = ("logit", "species", "consistency", "depth")
+# What holds most weights and bears rounding best; attention, fusion and recurrence stay float.
+INT8_SCOPES = (".*Sequential_fine.*", ".*Sequential_middle.*", ".*Sequential_coarse.*", ".*Sequential_widen.*")
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Converters talk on both streams, from Python and C++; errors still come as exceptions."""
+    kept = [os.dup(1), os.dup(2)]
+    before = logging.root.manager.disable
+    with open(os.devnull, "w") as sink, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        os.dup2(sink.fileno(), 1)
+        os.dup2(sink.fileno(), 2)
+        try:
+            with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
+                yield
+        finally:
+            logging.disable(before)
+            for number, copy in enumerate(kept, start=1):
+                os.dup2(copy, number)
+                os.close(copy)
+
+
+# ----------------------------------------------------------------------------------- sample inputs
+def clip_samples(prepared: ds.Prepared, rows: np.ndarray, fill: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+    """Input tensors of single clips, as the converted models take them.
+
+    Args:
+        prepared: arrays. rows: which clips. fill: (G,) stands in for what was not measured.
+
+    Yields:
+        frames (1, 25, 112, 112, 3) 0..1, features (1, 25, G), imu (1, 25, W, 6), presence (1, 3).
+    """
+    scaling = ds.Scaling(np.asarray(fill, np.float32), np.ones(1), np.ones(6))
+    for item in ds.batches(ds.LivenessDataset(prepared, rows, scaling), 1):
+        frames = item["frames"].astype(np.float32) / np.float32(255.0)
+        yield {"frames": frames, **{k: item[k] for k in ("features", "imu", "presence")}}
+
+
+def calibration_rows(prepared: ds.Prepared, n: int, seed: int = 0) -> np.ndarray:
+    """Training clips to calibrate on, never test ones: n at random, every species that is there."""
+    rows = prepared.rows("train")
+    order = np.random.default_rng(seed).permutation(rows)
+    kinds = prepared.species[order]
+    rank = np.array([np.sum(kinds[:k] == kinds[k]) for k in range(len(order))])
+    return np.sort(order[np.argsort(rank, kind="stable")][:n])
+
+
+@torch.inference_mode()
+def step_samples(net: LivenessNet, samples: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+    """Inputs of single steps out of clips: the first, a middle and the last frame of each."""
+    out = []
+    for sample in samples:
+        clip = {k: torch.from_numpy(v) for k, v in sample.items()}
+        h, c = net.initial_state(1)
+        for t in range(clip["frames"].shape[1]):
+            now = {"frame": clip["frames"][:, t], "features": clip["features"][:, t], "imu": clip["imu"][:, t]}
+            fed = {**now, "presence": clip["presence"], "h": h, "c": c}
+            if t in (0, 12, 24):
+                out.append({k: v.numpy() for k, v in fed.items()})
+            result = net.step(**fed)
+            h, c = result["h"], result["c"]
+    return out
+
+
+# ------------------------------------------------------------------------------------- conversions
+def to_tflite(net: nn.Module, sample: Mapping[str, np.ndarray], path: str | os.PathLike) -> Path:
+    """Convert by litert-torch, built-in operators only, inputs and outputs by name.
+
+    Args:
+        net: `LivenessNet` (clip) or `StepNet`, in evaluation mode. sample: its inputs by name.
+        path: .tflite file to write.
+    """
+    with _silent():
+        import litert_torch
+
+        tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in sample.items()}
+        litert_torch.convert(net, sample_kwargs=tensors).export(str(path))
+    _check_operators(path)
+    return Path(path)
+
+
+def _check_operators(path: str | os.PathLike) -> None:
+    _, custom = operators(path)
+    if custom:
+        raise ModelError(f"{path}: needs operators that TFLite does not have built in: {custom}.")
+
+
+def to_onnx(net: nn.Module, sample: Mapping[str, np.ndarray], path: str | os.PathLike) -> Path:
+    """Export by torch's dynamo exporter, opset 18, weights inside the file."""
+    names = [*OUTPUT_ORDER, "h", "c"] if isinstance(net, StepNet) else list(OUTPUT_ORDER)
+    tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in sample.items()}
+    with _silent():
+        program = torch.onnx.export(
+            net, (), kwargs=tensors, dynamo=True, opset_version=OPSET, external_data=False,
+            verbose=False, output_names=names,
+        )  # fmt: skip
+        program.save(str(path), external_data=False)
+    return Path(path)
+
+
+def quantise(
+    source: str | os.PathLike, variant: str, samples: Sequence[Mapping[str, np.ndarray]], path: str | os.PathLike
+) -> Path:
+    """Make a smaller TFLite file of a float32 one with ai-edge-quantizer.
+
+    The quantiser smooths minima and maxima over its samples, which ruined the result in trials
+    (logit correlation 0.91 instead of 0.99): here it sees one sample at a time and the true
+    extremes are merged.
+
+    Args:
+        source: float32 .tflite. variant: float16 | dynamic | int8 | mixed. samples: inputs of
+            training clips, used by int8 and mixed. path: file to write.
+    """
+    with _silent():
+        from ai_edge_quantizer import quantizer
+
+        engine = quantizer.Quantizer(str(source))
+        engine.load_quantization_recipe(_recipe(variant))
+        ranges = _merged_ranges(engine, samples, _signature(source)) if engine.need_calibration else None
+        result = engine.quantize(ranges, enable_progress_report=False, enable_progress_bar=False)
+        Path(path).unlink(missing_ok=True)
+        result.export_model(str(path))
+    _check_operators(path)
+    return Path(path)
+
+
+def _signature(path: str | os.PathLike) -> str:
+    from ai_edge_litert.interpreter import Interpreter
+
+    return next(iter(Interpreter(str(path)).get_signature_list()))
+
+
+def _merged_ranges(engine, samples: Sequence[Mapping[str, np.ndarray]], signature: str) -> dict:
+    merged: dict[str, dict] = {}
+    for sample in samples:
+        seen = engine.calibrate({signature: [dict(sample)]}, num_threads=1)
+        for name, values in seen.items():
+            if name not in merged or "min" not in values:
+                merged.setdefault(name, dict(values))
+                continue
+            merged[name]["min"] = np.minimum(merged[name]["min"], values["min"])
+            merged[name]["max"] = np.maximum(merged[name]["max"], values["max"])
+    return merged
+
+
+def _recipe(variant: str) -> list:
+    from ai_edge_quantizer import algorithm_manager, qtyping, recipe, recipe_manager
+
+    manager = recipe_manager.RecipeManager()
+    every = qtyping.TFLOperationName.ALL_SUPPORTED
+    if variant == "float16":
+        half = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
+        manager.add_quantization_config(
+            regex=".*",
+            operation_name=every,
+            op_config=qtyping.OpQuantizationConfig(
+                weight_tensor_config=half,
+                compute_precision=qtyping.ComputePrecision.FLOAT,
+                explicit_dequantize=True,
+            ),
+            algorithm_key=algorithm_manager.AlgorithmName.FLOAT_CASTING,
+        )
+    elif variant == "dynamic":
+        return recipe.dynamic_wi8_afp32()
+    elif variant == "int8":
+        return recipe.static_wi8_ai8()
+    elif variant == "mixed":
+        for scope in INT8_SCOPES:
+            manager.add_static_config(regex=scope, operation_name=every, activation_num_bits=8, weight_num_bits=8)
+    else:
+        raise ModelError(f"{variant!r} is no variant; choose of {', '.join(VARIANTS)}.")
+    return manager.get_quantization_recipe()
+
+
+def quantise_onnx(source: str | os.PathLike, samples: Sequence[Mapping[str, np.ndarray]], path: str | os.PathLike) -> Path:
+    """Make an int8 ONNX file (QDQ, convolutions only) with ONNX Runtime's static quantiser."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):
+        """Deals the samples one by one."""
+
+        def __init__(self) -> None:
+            self._left = iter(samples)
+
+        def get_next(self) -> dict | None:
+            return next(self._left, None)
+
+    with _silent():
+        quantize_static(
+            str(source), str(path), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
+            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+            op_types_to_quantize=["Conv"],
+        )  # fmt: skip
+    return Path(path)
+
+
+# -------------------------------------------------------------------------------------- inspection
+def operators(path: str | os.PathLike) -> tuple[dict[str, int], list[str]]:
+    """Count the operators of a .tflite file.
+
+    Returns:
+        built-in operators with counts, most frequent first; names of custom ones (Flex included).
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    names = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(Path(path).read_bytes(), 0))
+    counts, custom = Counter(), []
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            code = model.operatorCodes[operator.opcodeIndex]
+            name = names[max(code.builtinCode, code.deprecatedBuiltinCode)]
+            counts[name] += name != "CUSTOM"
+            if name == "CUSTOM":
+                custom.append(code.customCode.decode())
+    return {k: v for k, v in counts.most_common() if v}, sorted(set(custom))
+
+
+@torch.inference_mode()
+def parity(
+    net: LivenessNet, model: bundles.TfliteModel | bundles.OnnxModel, samples: Sequence[Mapping[str, np.ndarray]]
+) -> dict[str, float]:
+    """Compare a converted model with torch on some clips.
+
+    Returns:
+        max_logit, mean_logit (absolute differences), correlation of the logits, max_depth.
+    """
+    want, have, depth = [], [], []
+    for sample in samples:
+        ours = net(**{k: torch.from_numpy(v) for k, v in sample.items()})
+        theirs = model(**sample)
+        want.append(float(ours["logit"][0]))
+        have.append(float(np.ravel(theirs["logit"])[0]))
+        depth.append(float(np.abs(ours["depth"].numpy() - theirs["depth"]).max()))
+    gap = np.abs(np.array(want) - np.array(have))
+    alike = float(np.corrcoef(want, have)[0, 1]) if np.std(want) > 0 and np.std(have) > 0 else float("nan")
+    return {
+        "max_logit": float(gap.max()),
+        "mean_logit": float(gap.mean()),
+        "correlation": alike,
+        "max_depth": max(depth),
+    }
+
+
+def score_file(
+    path: str | os.PathLike, prepared: ds.Prepared, fill: np.ndarray, *,
+    split: str | Sequence[str] = "test", rows: np.ndarray | None = None, threads: int = 2, progress: bool = False,
+):  # fmt: skip
+    """Score clips with a converted whole-clip model; the same table as `training.score`.
+
+    Args:
+        path: .tflite or .onnx. fill: (G,), `Bundle.feature_fill`.
+    """
+    from tqdm.auto import tqdm
+
+    rows = prepared.rows(split) if rows is None else np.asarray(rows)
+    model = bundles.open_model(path, threads)
+    results = [
+        model(**s)
+        for s in tqdm(clip_samples(prepared, rows, fill), total=len(rows), desc=Path(path).stem, disable=not progress)
+    ]
+    out = {k: np.array([np.ravel(r[k])[0] for r in results]) for k in ("logit", "consistency")}
+    return score_table(prepared, rows, out)
+
+
+# ----------------------------------------------------------------------------------------- bundle
+def export_bundle(
+    checkpoint: str | os.PathLike,
+    out_dir: str | os.PathLike,
+    calibration: ds.Prepared | str | os.PathLike,
+    *,
+    variants: Sequence[str] = VARIANTS,
+    default: str = "mixed",
+    calibration_clips: int = 64,
+    parity_rows: np.ndarray | None = None,
+    thresholds: Mapping[str, Any] | None = None,
+    target: str = "apcer5",
+    metrics: Mapping[str, Any] | None = None,
+    onnx_int8: bool = False,
+    data_version: str = "",
+) -> Bundle:
+    """Convert a checkpoint to every variant, measure parity, and write a bundle.
+
+    Args:
+        checkpoint: from `training.train`. out_dir: the bundle's folder; `out_dir`/variants keeps
+            every converted file (not part of the bundle).
+        calibration: prepared clips; the quantiser sees training rows only.
+        variants: of VARIANTS; float32 is always made. default: the one shipped as model.tflite.
+        calibration_clips: how many. parity_rows: clips to compare on; None takes 16 of validation
+            or training.
+        thresholds: by name, then by modalities (see `dev_thresholds`). target: the one in use.
+        metrics: test results. onnx_int8: also make model_int8.onnx under variants.
+        data_version: what the model was trained on.
+
+    Returns:
+        the bundle, verified.
+
+    Raises:
+        BundleError: no features or the default was not exported. ModelError: checkpoint unusable.
+    """
+    net, extra = load_checkpoint(checkpoint)
+    prepared = calibration if isinstance(calibration, ds.Prepared) else ds.open_prepared(calibration)
+    wanted = tuple(dict.fromkeys(("float32", *variants)))
+    if default not in wanted:
+        raise BundleError(f"The default variant {default!r} is not among those exported: {', '.join(wanted)}.")
+    out = Path(out_dir)
+    kept = out / "variants"
+    kept.mkdir(parents=True, exist_ok=True)
+    fill = net.features.mean.numpy()
+    samples = list(clip_samples(prepared, calibration_rows(prepared, calibration_clips), fill))
+    table = _convert_all(net, samples, kept, wanted, onnx_int8)
+    checks = list(clip_samples(prepared, _parity_rows(prepared, parity_rows), fill))
+    for name, row in table.items():
+        row |= parity(net, bundles.open_model(kept / row["file"]), checks)
+    _ship(kept, out, default, Path(checkpoint), checks[0])
+    description = Bundle(
+        folder=out,
+        variant=default,
+        files={},
+        preprocessing=_preprocessing(),
+        feature_names=tuple(extra.get("feature_names", prepared.feature_names)),
+        feature_fill=tuple(float(v) for v in fill),
+        species=tuple(extra.get("species", ds.SPECIES)),
+        thresholds=thresholds or {},
+        target=target,
+        quality=vars(inputs.QualityLimits()),
+        metrics=metrics or {},
+        versions=_versions(data_version),
+        variants=table,
+    )
+    return rewrite(description)
+
+
+def rewrite(description: Bundle, **changes: Any) -> Bundle:
+    """Write a bundle's card and manifest anew, with changed thresholds, target or metrics."""
+    description = replace(description, **changes)
+    (description.folder / "MODEL_CARD.md").write_text(model_card(description), encoding="utf-8")
+    bundles.save(description)
+    return bundles.load(description.folder)
+
+
+def _convert_all(net, samples, folder: Path, variants: Sequence[str], onnx_int8: bool) -> dict[str, dict]:
+    first = to_tflite(net, samples[0], folder / "clip_float32.tflite")
+    step_inputs = step_samples(net, samples[:1])[0]
+    to_tflite(StepNet(net).eval(), step_inputs, folder / "step_float32.tflite")
+    to_onnx(net, samples[0], folder / "clip.onnx")
+    table = {"float32": _row(first)}
+    for variant in variants[1:]:
+        table[variant] = _row(quantise(first, variant, samples, folder / f"clip_{variant}.tflite"))
+    table["onnx"] = _row(folder / "clip.onnx")
+    if onnx_int8:
+        table["onnx_int8"] = _row(quantise_onnx(folder / "clip.onnx", samples, folder / "clip_int8.onnx"))
+    return table
+
+
+def _row(path: Path) -> dict[str, Any]:
+    row: dict[str, Any] = {"file": path.name, "megabytes": path.stat().st_size / 1e6}
+    if path.suffix == ".tflite":
+        row["operators"], row["custom"] = operators(path)
+    return row
+
+
+def _parity_rows(prepared: ds.Prepared, rows: np.ndarray | None) -> np.ndarray:
+    if rows is not None:
+        return np.asarray(rows)
+    found = prepared.rows("validation")
+    return (found if len(found) else prepared.rows("train"))[:16]
+
+
+def _ship(kept: Path, out: Path, default: str, checkpoint: Path, sample: Mapping[str, np.ndarray]) -> None:
+    """Copy what a deployment takes to its final names, each whole."""
+    chosen = {
+        kept / f"clip_{default}.tflite": "model.tflite",
+        kept / "step_float32.tflite": "step.tflite",
+        kept / "clip.onnx": "model.onnx",
+        checkpoint: "checkpoint.pt",
+    }
+    for source, name in chosen.items():
+        with tempfile.NamedTemporaryFile(dir=out, prefix=".", delete=False) as part:
+            part.write(source.read_bytes())
+        os.replace(part.name, out / name)
+        shutil.copymode(source, out / name)
+    bundles.write_selftest(out, sample)
+
+
+def _preprocessing() -> dict[str, Any]:
+    return {
+        "frames": inputs.FRAMES,
+        "rate_hz": inputs.RATE,
+        "crop_px": inputs.CROP,
+        "crop_margin": inputs.MARGIN,
+        "colour": "RGB",
+        "range": [0.0, 1.0],
+        "layout": "NHWC",
+        "imu_window": inputs.WINDOW,
+        "imu_rate_hz": 100.0,
+        "imu_columns": ["ax", "ay", "az", "gx", "gy", "gz"],
+        "imu_units": "m/s² (gravity included) and rad/s, W3C device axes",
+        "presence": list(inputs.MODALITIES),
+        "inputs": ["frames", "features", "imu", "presence"],
+    }
+
+
+def _versions(data_version: str) -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {
+        "code": liveness_utils.__version__,
+        "data": data_version or "unknown",
+        "torch": torch.__version__,
+        "litert-torch": version("litert-torch"),
+    }
+
+
+def dev_thresholds(
+    checkpoint: str | os.PathLike, prepared: ds.Prepared, *,
+    targets: Sequence[float] = (0.05, 0.01), split: str = "dev", progress: bool = False,
+) -> dict[str, dict[str, dict]]:  # fmt: skip
+    """Choose thresholds on the dev set, one for each set of modalities a clip may have.
+
+    Without an IMU an injection has bona fide pixels and cannot be told: there thresholds are
+    chosen on the presentation attacks alone, and `without` says so.
+
+    Returns:
+        name (apcer5, apcer1, eer) to modalities to a `metrics.Threshold` as a dict.
+    """
+    from liveness_utils.metrics import thresholds
+    from liveness_utils.training import score
+
+    found: dict[str, dict[str, dict]] = {}
+    for key, pattern in bundles.PATTERNS.items():
+        modalities = [m for m, on in zip(inputs.MODALITIES, key, strict=True) if on]
+        table = score(checkpoint, prepared, split=split, modalities=modalities, progress=progress)
+        left_out = [] if key[2] else ["injection"]
+        table = table[~table["pai_species"].isin(left_out)]
+        for name, threshold in thresholds(table, targets).items():
+            found.setdefault(name, {})[pattern] = threshold.as_dict() | {"without": left_out}
+    return found
+
+
+def model_card(description: Bundle) -> str:
+    """A page on what the model is, how it was measured and what it must not be used for."""
+    rows = "\n".join(
+        f"| {name} | {row['megabytes']:.2f} | {row['max_logit']:.2g} | {row['mean_logit']:.2g} | {row['correlation']:.4f} |"
+        for name, row in description.variants.items()
+    )
+    limits = "\n".join(
+        f"- {'**' + name + '** (in use)' if name == description.target else name}, {pattern}: "
+        f"{bundles.describe_threshold(t)}"
+        for name, by in description.thresholds.items()
+        for pattern, t in by.items()
+    )
+    return CARD.format(
+        variant=description.variant,
+        rows=rows,
+        limits=limits or "none yet: every clip is answered with no decision",
+        versions=", ".join(f"{k} {v}" for k, v in description.versions.items()),
+    )
+
+
+CARD = """# Face liveness, {variant}
+
+Judges 2.5 s of video of one face, with landmarks and a phone's IMU where they are there, and
+answers P(bona fide). Score at or above the threshold: bona fide.
+
+Trained on simulated presentations only. No real face with IMU has been measured; error rates
+below hold for the simulator and say nothing certain about real cameras, faces or attackers.
+Not for access control as it is.
+
+Versions: {versions}.
+
+## Thresholds, chosen on the dev set
+
+{limits}
+
+## Conversions against PyTorch
+
+| variant | MB | logit, max abs diff | mean abs diff | correlation |
+|---|---|---|---|---|
+{rows}
+
+## Inputs
+
+`bundle.json` names sizes, order, units and axes under `preprocessing`, and the features in order
+under `feature_names`. `selftest.npz` holds input tensors and the outputs they must give.
+"""

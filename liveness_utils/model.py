@@ -1,0 +1,473 @@
+"""The network: pixels, geometry and inertial data of a clip to one liveness logit.
+
+Clips prepared by `dataset` come in, `training` fits the weights, `export` turns them into TFLite.
+`forward` (a whole clip) and `step` (one frame, explicit state) share every weight and agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from liveness_utils.errors import ModelError
+
+FRAMES = 25
+CROP = 112
+DEPTH = 14
+WINDOW = 32
+OUTPUTS = ("logit", "depth", "species", "consistency")
+STEP_OUTPUTS = (*OUTPUTS, "h", "c")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What is needed to rebuild the network before its weights are loaded.
+
+    `n_features` is the width G of the per-frame geometry features, `n_species` the number of
+    classes of the species head (bona fide included), `imu_columns` the features that the IMU has
+    part in (masked with it), `pairs` the number of learned (video, IMU) signal pairs whose running correlation the network follows.
+    """
+
+    n_features: int
+    n_species: int = 9
+    imu_columns: tuple[int, ...] = ()
+    hidden: int = 96
+    embedding: int = 128
+    pairs: int = 16
+    imagenet: bool = False
+    architecture: str = "fusion"
+
+
+class ChannelAttention(nn.Module):
+    """Channel half of CBAM. Source: Woo et al., ECCV 2018, arXiv 1807.06521, eq. 2."""
+
+    def __init__(self, channels: int, reduction: int = 8) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, channels // reduction, 1)
+        self.expand = nn.Conv2d(channels // reduction, channels, 1)
+
+    def _mlp(self, pooled: Tensor) -> Tensor:
+        return self.expand(functional.relu(self.reduce(pooled)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean(dim=(2, 3), keepdim=True)
+        peak = x.amax(dim=(2, 3), keepdim=True)
+        return torch.sigmoid(self._mlp(mean) + self._mlp(peak))
+
+
+class SpatialAttention(nn.Module):
+    """Spatial half of CBAM. Source: Woo et al., ECCV 2018, arXiv 1807.06521, eq. 3."""
+
+    def __init__(self, kernel: int = 7) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, kernel, padding=kernel // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = torch.cat([x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)], dim=1)
+        return torch.sigmoid(self.conv(pooled))
+
+
+class CBAM(nn.Module):
+    """Convolutional block attention: which channels, then where in the picture.
+
+    Returns the weighted map (n, C, 14, 14) and the spatial weights (n, 1, 14, 14).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channel = ChannelAttention(channels)
+        self.spatial = SpatialAttention()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = x * self.channel(x)
+        attention = self.spatial(x)
+        return x * attention, attention
+
+
+def _backbone(imagenet: bool) -> nn.Sequential:
+    from torchvision.models import MobileNet_V3_Small_Weights, mobilenet_v3_small
+
+    weights = MobileNet_V3_Small_Weights.IMAGENET1K_V1 if imagenet else None
+    return mobilenet_v3_small(weights=weights).features
+
+
+class FrameEncoder(nn.Module):
+    """One face crop to an embedding, a relief map and an attention map.
+
+    MobileNetV3-small (Howard et al., ICCV 2019) gives maps of 14x14 (fine), 7x7 (middle) and 4x4
+    (coarse); fine and middle meet at 14x14, pass CBAM and feed the depth head, and are pooled
+    beside the coarse map for the embedding.
+    """
+
+    FINE, MIDDLE, COARSE = 4, 9, 12
+
+    def __init__(self, embedding: int, imagenet: bool = False, width: int = 48) -> None:
+        super().__init__()
+        blocks = _backbone(imagenet)
+        self.fine = blocks[: self.FINE]
+        self.middle = blocks[self.FINE : self.MIDDLE]
+        self.coarse = blocks[self.MIDDLE : self.COARSE]
+        self.lateral_fine = nn.Conv2d(24, width, 1)
+        self.lateral_middle = nn.Conv2d(48, width, 1)
+        self.cbam = CBAM(width)
+        self.depth = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, groups=width),
+            nn.Conv2d(width, 32, 1),
+            nn.Hardswish(),
+            nn.Conv2d(32, 1, 1),
+        )
+        self.widen = nn.Sequential(nn.Conv2d(96, 288, 1, bias=False), nn.BatchNorm2d(288), nn.Hardswish())
+        self.embed = nn.Linear(288 + width, embedding)
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Encode crops.
+
+        Args:
+            frames: (n, 112, 112, 3) RGB, 0..1.
+
+        Returns:
+            embedding (n, E), depth (n, 14, 14), attention (n, 14, 14).
+        """
+        x = (frames.permute(0, 3, 1, 2) - self.mean) / self.std
+        fine = self.fine(x)
+        middle = self.middle(fine)
+        up = functional.interpolate(self.lateral_middle(middle), scale_factor=2.0, mode="nearest")
+        fused, attention = self.cbam(self.lateral_fine(fine) + up)
+        depth = self.depth(fused)
+        pooled = [self.widen(self.coarse(middle)).mean(dim=(2, 3)), fused.mean(dim=(2, 3))]
+        embedding = functional.hardswish(self.embed(torch.cat(pooled, dim=1)))
+        side = depth.shape[-1]
+        return embedding, depth.reshape(-1, side, side), attention.reshape(-1, side, side)
+
+
+class FeatureEncoder(nn.Module):
+    """Geometry features of one frame, standardised by the training set's mean and deviation.
+
+    Features that the IMU has part in count only where there is an IMU, and are kept out of the
+    signals that are compared with it.
+    """
+
+    def __init__(self, n_features: int, imu_columns: tuple[int, ...], width: int, pairs: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.register_buffer("std", torch.ones(n_features))
+        from_imu = torch.zeros(n_features)
+        from_imu[list(imu_columns)] = 1.0
+        self.register_buffer("from_imu", from_imu)
+        self.mlp = nn.Sequential(
+            nn.Linear(n_features, 64), nn.Hardswish(), nn.Linear(64, width), nn.Hardswish()
+        )
+        self.motion = nn.Linear(n_features, pairs)
+
+    def forward(self, features: Tensor, has_imu: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, G) and (n, 1) to an embedding (n, width) and the signals to correlate (n, pairs)."""
+        x = torch.clamp((features - self.mean) / self.std, -6.0, 6.0)
+        of_video = x * (1.0 - self.from_imu)
+        return self.mlp(of_video + x * self.from_imu * has_imu), self.motion(of_video)
+
+
+class ImuEncoder(nn.Module):
+    """The last 0.32 s of the IMU before a frame; 1-D convolutions written as 2-D ones of height 1.
+
+    Acceleration enters without its window mean: how a hand tilts a phone is no evidence.
+    """
+
+    def __init__(self, width: int, pairs: int, window: int = WINDOW) -> None:
+        super().__init__()
+        self.register_buffer("std", torch.tensor([1.0, 1.0, 1.0, 0.3, 0.3, 0.3]))
+        self.register_buffer("level", torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0]))
+        self.conv = nn.Sequential(
+            nn.Conv2d(6, 24, (1, 5), stride=(1, 2), padding=(0, 2)),
+            nn.Hardswish(),
+            nn.Conv2d(24, 32, (1, 5), stride=(1, 2), padding=(0, 2)),
+            nn.Hardswish(),
+        )
+        self.embed = nn.Linear(32 * (window // 4), width)
+        self.motion = nn.Linear(6 * (window // 4), pairs)
+
+    def forward(self, imu: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, W, 6) in m/s² and rad/s to an embedding (n, width) and the signals to correlate."""
+        x = (imu - imu.mean(dim=1, keepdim=True) * self.level) / self.std
+        x = torch.clamp(x, -8.0, 8.0).permute(0, 2, 1).unsqueeze(2)
+        coarse = functional.avg_pool2d(x, (1, 4))
+        embedding = functional.hardswish(self.embed(self.conv(x).flatten(1)))
+        return embedding, self.motion(coarse.flatten(1))
+
+
+class LivenessNet(nn.Module):
+    """Fusion of video, geometry and IMU over time.
+
+    A missing modality is replaced by a learned vector (`presence` = video, landmarks, IMU; 1 or
+    0). Beside an LSTM the state follows, causally, the correlation of learned pairs of signals,
+    one from the geometry (its change since the frame before) and one from the IMU: is what is
+    seen caused by the motion of this phone? After FaceLive, Li et al., CCS 2015,
+    doi 10.1145/2810103.2813612, with the signals learned.
+
+    Example:
+        >>> net = LivenessNet(ModelConfig(n_features=4))
+        >>> net.initial_state(1)[1].shape[1] == net.state_size
+        True
+    """
+
+    FEATURE_WIDTH = 48
+    IMU_WIDTH = 48
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, k = config.hidden, config.pairs
+        self.frame = FrameEncoder(config.embedding, config.imagenet)
+        self.features = FeatureEncoder(
+            config.n_features, tuple(config.imu_columns), self.FEATURE_WIDTH, k
+        )
+        self.imu = ImuEncoder(self.IMU_WIDTH, k)
+        fused = config.embedding + self.FEATURE_WIDTH + self.IMU_WIDTH
+        self.missing = nn.Parameter(torch.zeros(fused))
+        self.input_gates = nn.Linear(fused, 4 * width)
+        self.state_gates = nn.Linear(width, 4 * width, bias=False)
+        self.pair_norm = nn.Parameter(torch.tensor(1e-2))
+        evidence = 2 * width + k
+        self.liveness = nn.Sequential(nn.Linear(evidence + 1, 48), nn.Hardswish(), nn.Linear(48, 1))
+        self.species = nn.Linear(evidence, config.n_species)
+        self.consistency = nn.Sequential(nn.Linear(evidence, 32), nn.Hardswish(), nn.Linear(32, 1))
+        self._widths = (config.embedding, self.FEATURE_WIDTH, self.IMU_WIDTH)
+
+    @property
+    def state_size(self) -> int:
+        """Width of `c`: LSTM cell, sum of outputs, six running values a pair, frames seen."""
+        return 2 * self.config.hidden + 6 * self.config.pairs + 1
+
+    def initial_state(self, batch: int = 1) -> tuple[Tensor, Tensor]:
+        """Zeros: h (B, H) and c (B, state_size)."""
+        return torch.zeros(batch, self.config.hidden), torch.zeros(batch, self.state_size)
+
+    def _fuse(self, parts: list[Tensor], presence: Tensor) -> Tensor:
+        learned = torch.split(self.missing, self._widths)
+        mixed = [
+            part * presence[:, i : i + 1] + learned[i] * (1.0 - presence[:, i : i + 1])
+            for i, part in enumerate(parts)
+        ]
+        return torch.cat(mixed, dim=1)
+
+    def _lstm(self, gates: Tensor, h: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        i, f, g, o = torch.chunk(gates + self.state_gates(h), 4, dim=1)
+        cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(cell), cell
+
+    def _advance(self, gates: Tensor, seen: Tensor, felt: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """One frame of recurrence: LSTM, and the sums behind mean and correlation."""
+        width, k = self.config.hidden, self.config.pairs
+        cell, total, before, sums, count = torch.split(c, [width, width, k, 5 * k, 1], dim=1)
+        h, cell = self._lstm(gates, h, cell)
+        started = torch.clamp(count, 0.0, 1.0)
+        change, felt = (seen - before) * started, felt * started
+        sums = sums + torch.cat([change, felt, change * change, felt * felt, change * felt], dim=1)
+        return h, torch.cat([cell, total + h, seen, sums, count + 1.0], dim=1)
+
+    def _evidence(self, h: Tensor, c: Tensor, presence: Tensor) -> Tensor:
+        """Last output, mean output and the pair correlations of the frames so far, (B, 2H + K)."""
+        width, k = self.config.hidden, self.config.pairs
+        _, total, _, su, sv, suu, svv, suv, count = torch.split(
+            c, [width, width, k, k, k, k, k, k, 1], dim=1
+        )
+        changes = torch.clamp(count - 1.0, min=1.0)
+        mu, mv = su / changes, sv / changes
+        power = functional.relu(suu / changes - mu * mu) * functional.relu(svv / changes - mv * mv)
+        rho = (suv / changes - mu * mv) / torch.sqrt(power + torch.square(self.pair_norm) + 1e-6)
+        both = presence[:, 1:2] * presence[:, 2:3]
+        return torch.cat([h, total / count, rho * both], dim=1)
+
+    def _heads(self, h: Tensor, c: Tensor, presence: Tensor) -> dict[str, Tensor]:
+        evidence = self._evidence(h, c, presence)
+        consistency = self.consistency(evidence) * presence[:, 2:3]
+        logit = self.liveness(torch.cat([evidence, consistency], dim=1))
+        return {
+            "logit": logit.reshape(-1),
+            "species": self.species(evidence),
+            "consistency": consistency.reshape(-1),
+        }
+
+    def encode(
+        self, frames: Tensor, features: Tensor, imu: Tensor, presence: Tensor, hold: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Everything that does not depend on earlier frames, folded into one batch.
+
+        Args:
+            frames: (B, F, 112, 112, 3) RGB 0..1.
+            features: (B, T, G). imu: (B, T, W, 6). presence: (B, 3).
+            hold: (N, T) int, which of the B * F pictures step t of clip n sees; features, IMU and
+                presence then have N rows. None: every clip sees its own F = T frames.
+
+        Returns:
+            gates (B, T, 4H), seen (B, T, K), felt (B, T, K), depth (B, F, 14, 14),
+            attention (B, F, 14, 14).
+        """
+        batch, shown = frames.shape[:2]
+        clips, steps = features.shape[:2]
+        pixels, depth, attention = self.frame(frames.reshape(-1, *frames.shape[2:]))
+        if hold is not None:
+            pixels = pixels[hold.reshape(-1)]
+        mask = presence.unsqueeze(1).repeat(1, steps, 1).reshape(-1, 3)
+        geometry, seen = self.features(features.reshape(-1, features.shape[-1]), mask[:, 2:3])
+        inertia, felt = self.imu(imu.reshape(-1, *imu.shape[2:]))
+        gates = self.input_gates(self._fuse([pixels, geometry, inertia], mask))
+        maps = [m.reshape(batch, shown, *m.shape[1:]) for m in (depth, attention)]
+        return (*(x.reshape(clips, steps, -1) for x in (gates, seen, felt)), *maps)
+
+    def forward(
+        self, frames: Tensor, features: Tensor, imu: Tensor, presence: Tensor, hold: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Judge whole clips.
+
+        Args:
+            frames: (B, 25, 112, 112, 3) RGB 0..1 (fewer with `hold`). features: (B, 25, G).
+            imu: (B, 25, W, 6) in m/s² and rad/s. presence: (B, 3), 1 or 0.
+            hold: see `encode`; training looks at 8 of the 25 frames.
+
+        Returns:
+            logit (B,), depth (B, F, 14, 14), species (B, S), consistency (B,).
+        """
+        gates, seen, felt, depth, _ = self.encode(frames, features, imu, presence, hold)
+        h, c = (s.to(gates) for s in self.initial_state(features.shape[0]))
+        for t in range(features.shape[1]):
+            h, c = self._advance(gates[:, t], seen[:, t], felt[:, t], h, c)
+        return {**self._heads(h, c, presence), "depth": depth}
+
+    def step(
+        self, frame: Tensor, features: Tensor, imu: Tensor, presence: Tensor, h: Tensor, c: Tensor
+    ) -> dict[str, Tensor]:
+        """Judge everything up to this frame.
+
+        Args:
+            frame: (B, 112, 112, 3) RGB 0..1. features: (B, G). imu: (B, W, 6). presence: (B, 3).
+            h: (B, H), c: (B, state_size), zeros before the first frame.
+
+        Returns:
+            as `forward` with depth (B, 14, 14), and the new h and c.
+        """
+        pixels, depth, _ = self.frame(frame)
+        geometry, seen = self.features(features, presence[:, 2:3])
+        inertia, felt = self.imu(imu)
+        gates = self.input_gates(self._fuse([pixels, geometry, inertia], presence))
+        h, c = self._advance(gates, seen, felt, h, c)
+        return {**self._heads(h, c, presence), "depth": depth, "h": h, "c": c}
+
+    def attention(self, frames: Tensor) -> Tensor:
+        """CBAM's spatial weights of crops (n, 112, 112, 3): (n, 14, 14), 0..1."""
+        return self.frame(frames)[2]
+
+    def set_scaling(self, feature_mean: Tensor, feature_std: Tensor, imu_std: Tensor) -> None:
+        """Store the training set's statistics: (G,), (G,) and (6,), in the inputs' units."""
+        self.features.mean.copy_(feature_mean)
+        self.features.std.copy_(torch.clamp(feature_std, min=1e-4))
+        self.imu.std.copy_(torch.clamp(imu_std, min=1e-3))
+
+
+class SeedNet(nn.Module):
+    """The architecture this course started from, as a baseline with the same interface.
+
+    MobileNetV3-small per frame, its pooled features beside eight raw sensor values (the newest
+    specific force and angular rate, and the length of both), an LSTM over the frames, one logit.
+    No depth, no attention, no consistency: those outputs are zeros.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = _backbone(config.imagenet)
+        self.lstm = nn.LSTM(576 + 8, config.hidden, batch_first=True)
+        self.head = nn.Linear(config.hidden, 1)
+
+    @staticmethod
+    def sensors(imu: Tensor) -> Tensor:
+        """(B, T, W, 6) to the newest sample and its two lengths (B, T, 8)."""
+        last = imu[:, :, -1]
+        lengths = [last[..., s].norm(dim=-1, keepdim=True) for s in (slice(0, 3), slice(3, 6))]
+        return torch.cat([last, *lengths], dim=-1)
+
+    def forward(
+        self, frames: Tensor, features: Tensor, imu: Tensor, presence: Tensor, hold: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """See `LivenessNet.forward`; features are not looked at."""
+        batch, shown = frames.shape[:2]
+        clips, steps = imu.shape[:2]
+        maps = self.backbone(frames.reshape(-1, *frames.shape[2:]).permute(0, 3, 1, 2))
+        pixels = maps.mean(dim=(2, 3))
+        pixels = pixels if hold is None else pixels[hold.reshape(-1)]
+        raw = self.sensors(imu) * presence[:, None, 2:3]
+        out, _ = self.lstm(torch.cat([pixels.reshape(clips, steps, -1), raw], dim=-1))
+        zeros = frames.new_zeros
+        return {
+            "logit": self.head(out[:, -1]).reshape(-1),
+            "species": zeros(clips, self.config.n_species),
+            "consistency": zeros(clips),
+            "depth": zeros(batch, shown, DEPTH, DEPTH),
+        }
+
+    def set_scaling(self, feature_mean: Tensor, feature_std: Tensor, imu_std: Tensor) -> None:
+        """Nothing: this network takes its inputs raw."""
+
+
+ARCHITECTURES = {"fusion": LivenessNet, "seed_style": SeedNet}
+
+
+class StepNet(nn.Module):
+    """`LivenessNet.step` as a module of its own, for export."""
+
+    def __init__(self, net: LivenessNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(
+        self, frame: Tensor, features: Tensor, imu: Tensor, presence: Tensor, h: Tensor, c: Tensor
+    ) -> dict[str, Tensor]:
+        """See `LivenessNet.step`."""
+        return self.net.step(frame, features, imu, presence, h, c)
+
+
+def build(config: ModelConfig) -> nn.Module:
+    """Make the network that a configuration names.
+
+    Raises:
+        ModelError: there is no such architecture.
+    """
+    if config.architecture not in ARCHITECTURES:
+        raise ModelError(f"{config.architecture!r} is no architecture; choose of {list(ARCHITECTURES)}")
+    return ARCHITECTURES[config.architecture](config)
+
+
+def save_checkpoint(path: str | Path, net: nn.Module, **extra) -> None:
+    """Write weights, configuration and plain-data extras to one file, atomically."""
+    path = Path(path)
+    part = path.with_suffix(".part")
+    torch.save({"config": asdict(net.config), "state": net.state_dict(), **extra}, part)
+    part.replace(path)
+
+
+def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict]:
+    """Rebuild the network of a checkpoint, ready to predict, and return what else it holds.
+
+    Raises:
+        ModelError: the file is no checkpoint of this package.
+    """
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True)
+        config = ModelConfig(**{**held.pop("config"), "imagenet": False})
+        net = build(config)
+        net.load_state_dict(held.pop("state"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: there is no checkpoint; train first (notebook 05)") from error
+    except Exception as error:
+        raise ModelError(f"{path} is no checkpoint of this network: {error}") from error
+    return net.eval(), held
+
+
+def count_parameters(net: nn.Module) -> int:
+    """Number of trainable values."""
+    return sum(p.numel() for p in net.parameters() if p.requires_grad)

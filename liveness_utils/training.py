@@ -1,0 +1,559 @@
+"""Fitting the network: losses, the Lightning loop, checkpoints, and scoring a prepared data set.
+
+In come the arrays of `dataset` and a `TrainConfig`; out go a checkpoint and tables of scores,
+which `metrics` and `export` read.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from liveness_utils import dataset as ds
+from liveness_utils import inputs
+from liveness_utils.errors import DatasetError, ModelError
+from liveness_utils.metrics import eer
+from liveness_utils.model import ModelConfig, build, load_checkpoint, save_checkpoint
+
+CONSISTENT, UNKNOWN = 1.0, -1.0
+STILL = 0.02  # rad/s; under it a gyroscope says too little to tell two motions apart
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that a training depends on.
+
+    prepared, out: folders of the arrays and of the results. modalities: what the network may use.
+    frames: pictures looked at a clip (of 25). exclude: species left out of training and
+    validation. `*_weight`: of the losses. unobservable: weight of the liveness loss of an
+    injection when the IMU that would tell it is masked. start: checkpoint to fine-tune from.
+    devices, num_nodes, strategy: passed to Lightning's Trainer.
+    """
+
+    prepared: str
+    out: str
+    epochs: int = 40
+    patience: int = 8
+    batch_size: int = 16
+    frames: int = 8
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.02
+    seed: int = 0
+    modalities: tuple[str, ...] = inputs.MODALITIES
+    architecture: str = "fusion"
+    exclude: tuple[str, ...] = ()
+    depth_weight: float = 1.0
+    species_weight: float = 0.3
+    consistency_weight: float = 0.5
+    unobservable: float = 0.2
+    imagenet: bool = False
+    start: str = ""
+    resume: bool = True
+    workers: int = 0
+    accelerator: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    progress: bool = True
+
+
+ABLATION = {
+    "video": {"modalities": ("video",), "depth_weight": 0.0, "consistency_weight": 0.0},
+    "video_depth": {"modalities": ("video",), "consistency_weight": 0.0},
+    "video_landmarks": {"modalities": ("video", "landmarks"), "consistency_weight": 0.0},
+    "video_imu": {"modalities": ("video", "imu")},
+    "all": {},
+    "seed_style": {
+        "architecture": "seed_style",
+        "modalities": ("video", "imu"),
+        "depth_weight": 0.0,
+        "species_weight": 0.0,
+        "consistency_weight": 0.0,
+    },
+}
+
+
+def from_profile(profile, prepared: str | os.PathLike, out: str | os.PathLike, **changes) -> TrainConfig:
+    """A configuration with the sizes of a `config.Profile`; `changes` win."""
+    sizes = {
+        "epochs": profile.epochs,
+        "patience": profile.patience,
+        "batch_size": profile.batch_size,
+        "frames": profile.train_frames,
+        "learning_rate": profile.learning_rate,
+    }
+    return TrainConfig(str(prepared), str(out), **{**sizes, **changes})
+
+
+# ----------------------------------------------------------------------------------------- losses
+def liveness_loss(logit: Tensor, label: Tensor, weight: Tensor, positive: float) -> Tensor:
+    """Binary cross-entropy; `positive` balances the classes, `weight` (n,) the clips."""
+    losses = functional.binary_cross_entropy_with_logits(
+        logit, label, reduction="none", pos_weight=logit.new_tensor(positive)
+    )
+    return (losses * weight).sum() / weight.sum().clamp(min=1.0)
+
+
+def depth_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """Smooth L1 on relief plus contrastive depth loss, where the target is known.
+
+    The second term compares each cell with its right and lower neighbour, so that a map that is
+    right but for its level still learns shape.
+
+    Args:
+        predicted, target: (n, F, 14, 14) in inter-ocular distances, target NaN where unknown.
+
+    Source: Wang et al., Deep Spatial Gradient and Temporal Depth Learning for Face
+        Anti-Spoofing, CVPR 2020, arXiv 2003.08061 (contrastive depth).
+    """
+    level = _masked_l1(predicted, target)
+    across = _masked_l1(predicted.diff(dim=-1), target.diff(dim=-1))
+    down = _masked_l1(predicted.diff(dim=-2), target.diff(dim=-2))
+    return level + across + down
+
+
+def _masked_l1(predicted: Tensor, target: Tensor) -> Tensor:
+    known = torch.isfinite(target)
+    gap = torch.where(known, predicted - torch.nan_to_num(target), torch.zeros_like(predicted))
+    return functional.smooth_l1_loss(gap, torch.zeros_like(gap), beta=0.2, reduction="sum") / known.sum().clamp(min=1)
+
+
+def species_loss(logits: Tensor, species: Tensor) -> Tensor:
+    """Cross-entropy over the clips whose species is in the table (others are −1)."""
+    known = (species >= 0).float()
+    losses = functional.cross_entropy(logits, species.clamp(min=0), reduction="none")
+    return (losses * known).sum() / known.sum().clamp(min=1.0)
+
+
+def consistency_loss(logit: Tensor, target: Tensor) -> Tensor:
+    """Does the IMU belong to this video? 1 yes, 0 no, −1 not known (not counted)."""
+    known = (target >= 0).float()
+    losses = functional.binary_cross_entropy_with_logits(logit, target.clamp(min=0), reduction="none")
+    return (losses * known).sum() / known.sum().clamp(min=1.0)
+
+
+# ----------------------------------------------------------------------------------- IMU swapping
+def consistency_target(species: Tensor, presence: Tensor) -> Tensor:
+    """1 where the phone that measured is the one that filmed, 0 for injections, −1 without IMU."""
+    target = (species != ds.SPECIES.index("injection")).float()
+    return torch.where(presence[:, 2] > 0, target, torch.full_like(target, UNKNOWN))
+
+
+def swap_imu(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """More injections for free: every clip again, with the IMU of another one.
+
+    The pictures are not computed twice (`hold` points at them). Pairs of two phones at rest are
+    left uncounted: their records fit either video.
+
+    Args:
+        batch: as `LivenessDataset` deals it in training, n clips.
+
+    Returns:
+        a batch of 2n rows over the same pictures, with `consistency` and `weight` (2n,).
+    """
+    n = len(batch["label"])
+    moving = torch.maximum(_agitation(batch["imu"]), _agitation(batch["decoy_imu"])) > STILL
+    usable = batch["decoy_valid"] * batch["presence"][:, 2] * moving
+    unknown = torch.full_like(batch["species"], -1)
+    injection = torch.full_like(unknown, ds.SPECIES.index("injection"))
+    fake = torch.where((batch["label"] > 0) & (usable > 0), injection, unknown)
+    told = torch.where(usable > 0, 0.0, UNKNOWN)
+    once = consistency_target(batch["species"], batch["presence"])
+    twice = {k: torch.cat([batch[k], batch[k]]) for k in ("presence", "hold")}
+    return twice | {
+        "frames": batch["frames"],
+        "depth": batch["depth"],
+        "imu": torch.cat([batch["imu"], batch["decoy_imu"]]),
+        "features": torch.cat([batch["features"], batch["decoy_features"]]),
+        "label": torch.cat([batch["label"], torch.zeros(n)]),
+        "species": torch.cat([batch["species"], fake]),
+        "consistency": torch.cat([once, told]),
+        "weight": torch.cat([torch.ones(n), 0.5 * usable * batch["label"]]),
+    }
+
+
+def _agitation(imu: Tensor) -> Tensor:
+    return imu[..., 3:].square().sum(dim=-1).mean(dim=(1, 2)).sqrt()
+
+
+def flat_hold(hold: Tensor, frames: Tensor) -> Tensor:
+    """Turn positions among one clip's pictures into positions among all of the batch's."""
+    start = torch.arange(len(frames), device=hold.device) * frames.shape[1]
+    return hold + start.repeat(len(hold) // len(frames)).unsqueeze(1)
+
+
+# ------------------------------------------------------------------------------------ the module
+class LivenessModule(pl.LightningModule):
+    """The network with its losses and optimiser."""
+
+    def __init__(self, net: nn.Module, config: TrainConfig, positive: float, steps: int) -> None:
+        super().__init__()
+        self.net, self.cfg, self.positive, self.steps = net, config, positive, steps
+        self._scores: list[tuple[np.ndarray, ...]] = []
+
+    def losses(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """All losses of a batch by name, `loss` their weighted sum, and the network's outputs."""
+        hold = flat_hold(batch["hold"], batch["frames"])
+        frames = batch["frames"].float() / 255.0
+        out = self.net(frames, batch["features"], batch["imu"], batch["presence"], hold)
+        cfg = self.cfg
+        parts = {
+            "liveness": liveness_loss(out["logit"], batch["label"], self._weight(batch), self.positive),
+            "depth": depth_loss(out["depth"], batch["depth"]),
+            "species": species_loss(out["species"], self._seen_species(batch)),
+            "consistency": consistency_loss(out["consistency"], batch["consistency"]),
+        }
+        weights = (1.0, cfg.depth_weight, cfg.species_weight, cfg.consistency_weight)
+        total = sum(w * v for w, v in zip(weights, parts.values(), strict=True))
+        return {"loss": total, **parts}, out
+
+    def _weight(self, batch: dict[str, Tensor]) -> Tensor:
+        return torch.where(_unobservable(batch), self.cfg.unobservable * batch["weight"], batch["weight"])
+
+    @staticmethod
+    def _seen_species(batch: dict[str, Tensor]) -> Tensor:
+        return torch.where(_unobservable(batch), -torch.ones_like(batch["species"]), batch["species"])
+
+    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
+        """Loss of one batch; with an IMU in play every clip is also seen with a wrong one."""
+        uses_imu = "imu" in self.cfg.modalities and self.cfg.architecture == "fusion"
+        batch = swap_imu(batch) if uses_imu else _plain(batch)
+        losses, _out = self.losses(batch)
+        self.log_dict({f"train_{k}": v for k, v in losses.items()}, on_step=False, on_epoch=True,
+                      batch_size=len(batch["label"]), sync_dist=True)  # fmt: skip
+        return losses["loss"]
+
+    def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
+        """Losses and scores on the validation subjects."""
+        batch = _plain(batch)
+        losses, out = self.losses(batch)
+        self.log_dict({f"val_{k}": v for k, v in losses.items()}, on_epoch=True,
+                      batch_size=len(batch["label"]), sync_dist=True)  # fmt: skip
+        self._scores.append((torch.sigmoid(out["logit"]).float().cpu().numpy(), batch["label"].cpu().numpy()))
+
+    def on_validation_epoch_end(self) -> None:
+        """The equal error rate, where both classes are there."""
+        score, label = (np.concatenate(v) for v in zip(*self._scores, strict=True))
+        self._scores.clear()
+        both = 0 < label.sum() < len(label)
+        self.log("val_eer", float(eer(score, label)) if both else 0.5, sync_dist=True, prog_bar=True)
+
+    def on_train_epoch_start(self) -> None:
+        """Other random choices every epoch, the same ones for the same seed."""
+        self.trainer.train_dataloader.dataset.epoch = self.current_epoch
+
+    def configure_optimizers(self) -> dict:
+        """AdamW with one cycle of the learning rate."""
+        cfg = self.cfg
+        optimiser = torch.optim.AdamW(self.parameters(), cfg.learning_rate, weight_decay=cfg.weight_decay)
+        cycle = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, cfg.learning_rate, total_steps=self.steps + 1, pct_start=0.15
+        )
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+
+
+def _plain(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    target = consistency_target(batch["species"], batch["presence"])
+    return batch | {"consistency": target, "weight": torch.ones_like(batch["label"])}
+
+
+def _unobservable(batch: dict[str, Tensor]) -> Tensor:
+    """Injections whose IMU is masked: their pixels are bona fide."""
+    injection = batch["species"] == ds.SPECIES.index("injection")
+    return injection & (batch["presence"][:, 2] == 0)
+
+
+# -------------------------------------------------------------------------------------- training
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Lightning's and torch's notices off the page; errors still show."""
+    names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+    before = {name: logging.getLogger(name).level for name in names}
+    try:
+        for name in names:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def train(config: TrainConfig) -> Path:
+    """Train once; a finished training of the same configuration is not repeated.
+
+    Args:
+        config: see `TrainConfig`.
+
+    Returns:
+        path of checkpoint.pt in `config.out`, the weights of the epoch with the lowest validation
+        loss. Beside it: log/metrics.csv (one row an epoch), tensorboard/, last.ckpt to resume.
+
+    Raises:
+        DatasetError: the training split is empty or holds one class only.
+    """
+    out = Path(config.out)
+    final = out / "checkpoint.pt"
+    if config.resume and _finished(final, config):
+        return final
+    out.mkdir(parents=True, exist_ok=True)
+    with quiet():
+        pl.seed_everything(config.seed, workers=True)
+        prepared = ds.open_prepared(config.prepared)
+        loaders, scaling, positive = _loaders(prepared, config)
+        module = _module(prepared, config, scaling, positive, len(loaders[0]))
+        trainer, best = _trainer(config, out)
+        trainer.fit(module, *loaders, ckpt_path=_resume_point(config, out))
+        if trainer.is_global_zero:
+            _keep_best(best, module, prepared, config, final)
+        trainer.strategy.barrier()
+    return final
+
+
+def _fingerprint(config: TrainConfig) -> dict:
+    """What makes two trainings the same: all but where and how they run."""
+    skip = ("out", "resume", "workers", "progress", "accelerator", "devices", "num_nodes", "strategy")
+    held = {k: v for k, v in asdict(config).items() if k not in skip}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in held.items()}
+
+
+def _finished(final: Path, config: TrainConfig) -> bool:
+    if not final.is_file():
+        return False
+    try:
+        return load_checkpoint(final)[1].get("training") == _fingerprint(config)
+    except ModelError:
+        return False
+
+
+def _loaders(prepared, config: TrainConfig) -> tuple[list[DataLoader], ds.Scaling, float]:
+    rows = {s: _known(prepared, prepared.rows(s, config.exclude)) for s in ("train", "validation")}
+    labels = prepared.labels[rows["train"]]
+    if len(labels) == 0 or labels.min() == labels.max():
+        raise DatasetError(
+            f"{config.prepared}: training needs bona fide and attack clips in split 'train'; "
+            f"it has {int(labels.sum())} of {len(labels)}."
+        )
+    scaling = ds.scaling_of(prepared, rows["train"])
+    shared = {"modalities": config.modalities, "seed": config.seed, "frames": config.frames}
+    sets = [
+        ds.LivenessDataset(prepared, rows["train"], scaling, augment=True, **shared),
+        ds.LivenessDataset(prepared, rows["validation"], scaling, **shared),
+    ]
+    loaders = [_loader(s, config, shuffle=k == 0) for k, s in enumerate(sets)]
+    return loaders, scaling, float((labels == 0).sum() / (labels == 1).sum())
+
+
+def _known(prepared, rows: np.ndarray) -> np.ndarray:
+    """Rows with a label and a face: a clip that the gates refuse teaches nothing."""
+    return rows[np.isfinite(prepared.labels[rows]) & (prepared.presence[rows, 1] > 0)]
+
+
+def _loader(data: ds.LivenessDataset, config: TrainConfig, shuffle: bool) -> DataLoader:
+    # A last batch of one clip would break batch normalisation's statistics.
+    drop = shuffle and len(data) > config.batch_size
+    return DataLoader(data, config.batch_size, shuffle=shuffle, drop_last=drop,
+                      num_workers=config.workers)  # fmt: skip
+
+
+def _module(prepared, config: TrainConfig, scaling: ds.Scaling, positive: float, batches: int) -> LivenessModule:
+    if config.start:
+        net, _ = load_checkpoint(config.start)
+        net.train()
+    else:
+        shape = ModelConfig(
+            n_features=prepared.features.shape[-1],
+            n_species=len(ds.SPECIES),
+            imu_columns=prepared.imu_columns,
+            imagenet=config.imagenet,
+            architecture=config.architecture,
+        )
+        net = build(shape)
+        net.set_scaling(*(torch.from_numpy(v) for v in asdict(scaling).values()))
+    world = max(1, config.devices * config.num_nodes)
+    return LivenessModule(net, config, positive, config.epochs * -(-batches // world))
+
+
+def _trainer(config: TrainConfig, out: Path) -> tuple[pl.Trainer, pl.callbacks.ModelCheckpoint]:
+    best = pl.callbacks.ModelCheckpoint(
+        out, "best", monitor="val_loss", save_last=True, enable_version_counter=False
+    )
+    stop = pl.callbacks.EarlyStopping("val_loss", patience=config.patience)
+    bar = [pl.callbacks.TQDMProgressBar(refresh_rate=4, leave=False)] if config.progress else []
+    trainer = pl.Trainer(
+        max_epochs=config.epochs,
+        accelerator=config.accelerator,
+        devices=config.devices,
+        num_nodes=config.num_nodes,
+        strategy=config.strategy,
+        callbacks=[best, stop, *bar],
+        logger=_loggers(out),
+        log_every_n_steps=1,
+        gradient_clip_val=1.0,
+        num_sanity_val_steps=0,
+        enable_progress_bar=config.progress,
+        enable_model_summary=False,
+    )
+    return trainer, best
+
+
+def _loggers(out: Path) -> list:
+    loggers: list = [pl.loggers.CSVLogger(out, name="", version="log")]
+    try:
+        loggers.append(pl.loggers.TensorBoardLogger(out, name="", version="tensorboard"))
+    except ModuleNotFoundError:  # the board is a convenience
+        pass
+    return loggers
+
+
+def _resume_point(config: TrainConfig, out: Path) -> str | None:
+    last, mark = out / "last.ckpt", out / "training.json"
+    import json
+
+    wanted = json.dumps(_fingerprint(config), sort_keys=True)
+    same = mark.is_file() and mark.read_text(encoding="utf-8") == wanted
+    if config.resume and same and last.is_file():
+        return str(last)
+    for old in (last, out / "best.ckpt"):
+        old.unlink(missing_ok=True)
+    mark.write_text(wanted, encoding="utf-8")
+    return None
+
+
+def _keep_best(best, module: LivenessModule, prepared, config: TrainConfig, final: Path) -> None:
+    held = torch.load(best.best_model_path, map_location="cpu", weights_only=False)
+    weights = {k.removeprefix("net."): v for k, v in held["state_dict"].items()}
+    module.net.load_state_dict(weights)
+    save_checkpoint(
+        final,
+        module.net.eval(),
+        training=_fingerprint(config),
+        feature_names=list(prepared.feature_names),
+        species=list(ds.SPECIES),
+        best_epoch=int(held["epoch"]),
+        val_loss=float(best.best_model_score),
+    )
+
+
+def training_log(checkpoint: str | os.PathLike):
+    """Learning curves of a training, one row an epoch (DataFrame with train_* and val_* columns)."""
+    import pandas as pd
+
+    table = pd.read_csv(Path(checkpoint).parent / "log" / "metrics.csv")
+    return table.groupby("epoch").mean(numeric_only=True).drop(columns="step").reset_index()
+
+
+# --------------------------------------------------------------------------------------- scoring
+@torch.inference_mode()
+def predict_rows(
+    net: nn.Module,
+    prepared: ds.Prepared,
+    rows: np.ndarray,
+    *,
+    modalities: Sequence[str] = inputs.MODALITIES,
+    batch_size: int = 8,
+    progress: bool = False,
+) -> dict[str, np.ndarray]:
+    """Run the network on all 25 frames of some rows.
+
+    Args:
+        net: in evaluation mode. prepared: arrays. rows: which. modalities: what it may use.
+
+    Returns:
+        logit (n,), species (n, S), consistency (n,), depth (n, 25, 14, 14).
+    """
+    from tqdm.auto import tqdm
+
+    scaling = ds.Scaling(*_scaling_arrays(net, prepared))
+    data = ds.LivenessDataset(prepared, rows, scaling, modalities=modalities)
+    out: dict[str, list] = {}
+    count = -(-len(data) // batch_size)
+    for batch in tqdm(ds.batches(data, batch_size), total=count, desc="score", disable=not progress):
+        tensors = [torch.from_numpy(batch[k]) for k in ("features", "imu", "presence")]
+        result = net(torch.from_numpy(batch["frames"]).float() / 255.0, *tensors)
+        for name, value in result.items():
+            out.setdefault(name, []).append(value.numpy())
+    return {name: np.concatenate(values) for name, values in out.items()}
+
+
+def _scaling_arrays(net: nn.Module, prepared: ds.Prepared) -> tuple[np.ndarray, ...]:
+    if hasattr(net, "features"):
+        return net.features.mean.numpy(), net.features.std.numpy(), net.imu.std.numpy()
+    width = prepared.features.shape[-1]
+    return np.zeros(width, np.float32), np.ones(width, np.float32), np.ones(6, np.float32)
+
+
+def score(
+    model: str | os.PathLike | nn.Module,
+    prepared: ds.Prepared | str | os.PathLike,
+    *,
+    split: str | Sequence[str] = "test",
+    rows: np.ndarray | None = None,
+    modalities: Sequence[str] | None = None,
+    progress: bool = False,
+):
+    """Score the clips of one or more splits.
+
+    Args:
+        model: checkpoint path, or a network in evaluation mode.
+        prepared: folder of prepared clips, or the opened arrays.
+        split: which clips; `rows` wins.
+        modalities: what the network may use; None takes those it was trained with.
+
+    Returns:
+        DataFrame: clip_id, score (P(bona fide); NaN where the quality gates refuse), raw_score
+        (never NaN), logit, consistency, reasons, then the manifest's columns.
+    """
+    net, extra = (model, {}) if isinstance(model, nn.Module) else load_checkpoint(model)
+    prepared = prepared if isinstance(prepared, ds.Prepared) else ds.open_prepared(prepared)
+    rows = prepared.rows(split) if rows is None else np.asarray(rows)
+    trained = extra.get("training", {}).get("modalities", inputs.MODALITIES)
+    out = predict_rows(net, prepared, rows, modalities=modalities or trained, progress=progress)
+    return score_table(prepared, rows, out)
+
+
+def score_table(prepared: ds.Prepared, rows: np.ndarray, out: dict[str, np.ndarray]):
+    """Join the outputs of some rows with the quality gates and the manifest (see `score`)."""
+    import pandas as pd
+
+    table = prepared.manifest.iloc[rows].reset_index(drop=True)
+    reasons = prepared.quality["reasons"].to_numpy(str)[rows]
+    logit = np.asarray(out["logit"], np.float64)
+    raw = 1.0 / (1.0 + np.exp(-logit))
+    consistency = 1.0 / (1.0 + np.exp(-np.asarray(out["consistency"], np.float64)))
+    judged = np.where(reasons == "", raw, np.nan)
+    head = pd.DataFrame(
+        {
+            "clip_id": table["clip_id"],
+            "score": judged,
+            "raw_score": raw,
+            "logit": logit,
+            "consistency": consistency,
+            "reasons": reasons,
+        }
+    )
+    return pd.concat([head, table.drop(columns="clip_id")], axis=1)
+
+
+def variant_config(config: TrainConfig, name: str) -> TrainConfig:
+    """The configuration of a row of the ablation, in a folder of its own.
+
+    Raises:
+        ModelError: there is no such row.
+    """
+    if name not in ABLATION:
+        raise ModelError(f"{name!r} is no row of the ablation; choose of {list(ABLATION)}")
+    return replace(config, out=str(Path(config.out) / name), **ABLATION[name])

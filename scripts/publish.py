@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""Put a finished run into the repository: notebooks with outputs, figures, bundle, README's minutes.
+
+    python scripts/publish.py runs/full [--minutes runs/quick]
+
+Executed copies come in; the committed notebooks, `figures/`, `data/bundle/` and the table in
+README.md go out. The parameters that papermill injected are taken out again.
+"""
+
+import argparse
+import json
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parent.parent
+START, END = "<!-- minutes:start -->", "<!-- minutes:end -->"
+
+
+def clean(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Return a notebook as it is committed: no injected cell, widget state, timings or stderr."""
+    book.cells = [c for c in book.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+    keep = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    language = book.metadata.get("language_info", {})
+    book.metadata = nbformat.from_dict(keep | {"language_info": language})
+    for number, cell in enumerate(c for c in book.cells if c.cell_type == "code"):
+        for timing in ("papermill", "execution"):
+            cell.metadata.pop(timing, None)
+        cell.execution_count = number + 1
+        cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output["execution_count"] = number + 1
+    return book
+
+
+def publish_notebooks(run: Path) -> None:
+    for source in sorted((run / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        if ".failed." in source.name or ".part." in source.name:
+            continue
+        nbformat.write(clean(nbformat.read(source, as_version=4)), ROOT / "notebooks" / source.name)
+
+
+def publish_figures(run: Path) -> None:
+    for source in sorted((run / "figures").glob("*.p[dn][fg]")):
+        shutil.copy2(source, ROOT / "figures" / source.name)
+
+
+def publish_bundle(run: Path) -> None:
+    target = ROOT / "data" / "bundle"
+    if not (run / "bundle" / "bundle.json").exists():
+        return
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(run / "bundle", target)
+
+
+def minutes(run: Path | None) -> dict[str, float]:
+    path = run / "steps.json" if run else None
+    if not path or not path.exists():
+        return {}
+    steps = json.loads(path.read_text(encoding="utf-8"))
+    return {name[:2]: step["minutes"] for name, step in steps.items() if not step["error"]}
+
+
+def fill_table(text: str, quick: dict[str, float], full: dict[str, float]) -> str:
+    """Write the minutes into the last two columns of README's table of notebooks."""
+
+    def row(match: re.Match) -> str:
+        cells = match.group(0).strip().strip("|").split("|")
+        number = cells[0].strip()
+        for column, held in ((3, quick), (4, full)):
+            if number in held:
+                cells[column] = f" {held[number]:.1f} "
+        return "|" + "|".join(cells) + "|"
+
+    head, rest = text.split(START)
+    table, tail = rest.split(END)
+    return head + START + re.sub(r"^\| \d\d .*\|$", row, table, flags=re.M) + END + tail
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="run of the full profile")
+    parser.add_argument("--minutes", type=Path, help="run of the quick profile, for README's table")
+    parser.add_argument("--table-only", action="store_true", help="only README's table")
+    args = parser.parse_args()
+    if not args.table_only:
+        publish_notebooks(args.run)
+        publish_figures(args.run)
+        publish_bundle(args.run)
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    readme.write_text(fill_table(text, minutes(args.minutes), minutes(args.run)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

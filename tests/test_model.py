@@ -1,0 +1,243 @@
+"""The network, its data and its training, on a small synthetic set of prepared arrays."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from liveness_utils import dataset as ds
+from liveness_utils import inputs, training
+from liveness_utils import model as m
+from liveness_utils.errors import DatasetError, ModelError
+
+G = 6
+
+
+def make_prepared(folder: Path, n: int = 48, seed: int = 0) -> Path:
+    """Arrays in which colour tells prints from faces, and only the IMU tells injections."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    kinds = ["bona_fide", "bona_fide", "flat_print", "injection"]
+    species = np.array([kinds[k % 4] for k in range(n)])
+    crops = rng.integers(90, 110, (n, 25, 112, 112, 3), np.uint8)
+    crops[species == "flat_print", ..., 0] += 60
+    turn = np.cumsum(rng.normal(0, 0.3, (n, 25)), axis=1)
+    imu = rng.normal(0, 0.05, (n, 25, 32, 6)).astype(np.float32)
+    rate = np.gradient(turn, axis=1)
+    other = np.roll(rate, 1, axis=0)
+    imu[..., 4] += np.where((species == "injection")[:, None], other, rate)[..., None]
+    features = rng.normal(size=(n, 25, G)).astype(np.float32)
+    features[..., 0] = turn
+    features[::7, 3:5] = np.nan
+    depth = np.where((species == "flat_print")[:, None, None, None], 0.0, 0.5)
+    arrays = {
+        "crops": crops,
+        "features": features,
+        "imu": imu,
+        "presence": np.ones((n, 3), np.float32),
+        "depth": np.broadcast_to(depth, (n, 25, 14, 14)).astype(np.float16),
+        "quality_rows": np.ones((n, 25, 5)),
+        "decoy_features": np.repeat(features[:, None], 2, axis=1),
+        "decoy_imu": np.stack([np.roll(imu, 2, axis=0), np.roll(imu, 3, axis=0)], axis=1),
+        "decoy_valid": np.ones((n, 2), np.float32),
+    }
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    splits = np.array(["train", "validation", "dev", "test"])[np.minimum(np.arange(n) // (n // 6), 5) % 4]
+    ids = [f"clip{k:04d}" for k in range(n)]
+    table = pd.DataFrame(
+        {
+            "clip_id": ids,
+            "subject_id": [f"s{k // 4}" for k in range(n)],
+            "is_bonafide": (species == "bona_fide").astype(int),
+            "pai_species": species,
+            "split": splits,
+        }
+    )
+    table.to_parquet(folder / "manifest.parquet")
+    reasons = ["no face in 25 of 25 frames" if k == n - 1 else "" for k in range(n)]
+    pd.DataFrame({"clip_id": ids, "reasons": reasons}).to_parquet(folder / "quality.parquet")
+    pd.DataFrame({"clip_id": ids}).to_parquet(folder / "cues.parquet")
+    names = [f"feature_{k}" for k in range(G)]
+    index = {"version": ds.VERSION, "clip_ids": ids, "feature_names": names, "imu_columns": [G - 1]}
+    (folder / "index.json").write_text(json.dumps(index))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    return make_prepared(tmp_path_factory.mktemp("prepared") / "arrays")
+
+
+@pytest.fixture(scope="module")
+def net() -> m.LivenessNet:
+    torch.manual_seed(0)
+    return m.LivenessNet(m.ModelConfig(n_features=G, imu_columns=(G - 1,))).eval()
+
+
+def _batch(n: int = 2) -> tuple[torch.Tensor, ...]:
+    g = torch.Generator().manual_seed(1)
+    return (
+        torch.rand(n, 25, 112, 112, 3, generator=g),
+        torch.randn(n, 25, G, generator=g),
+        torch.randn(n, 25, 32, 6, generator=g),
+        torch.ones(n, 3),
+    )
+
+
+@torch.inference_mode()
+def test_steps_equal_the_clip_model(net):
+    frames, features, imu, presence = _batch()
+    clip = net(frames, features, imu, presence)
+    h, c = net.initial_state(2)
+    for t in range(25):
+        out = net.step(frames[:, t], features[:, t], imu[:, t], presence, h, c)
+        h, c = out["h"], out["c"]
+        torch.testing.assert_close(out["depth"], clip["depth"][:, t], atol=1e-4, rtol=0)
+    for name in ("logit", "species", "consistency"):
+        torch.testing.assert_close(out[name], clip[name], atol=1e-4, rtol=0)
+    assert tuple(out) == ("logit", "species", "consistency", "depth", "h", "c")
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("k", [1, 2])
+def test_a_masked_modality_cannot_be_seen(net, k):
+    inputs_ = list(_batch())
+    inputs_[3] = inputs_[3].clone()
+    inputs_[3][:, k] = 0
+    before = net(*inputs_)["logit"]
+    inputs_[k] = inputs_[k] * 3 + 1
+    if k == 2:  # features that the IMU has part in go with it
+        inputs_[1] = inputs_[1].clone()
+        inputs_[1][..., G - 1] += 2
+    torch.testing.assert_close(net(*inputs_)["logit"], before)
+
+
+@torch.inference_mode()
+def test_every_modality_matters_when_present(net):
+    for k in range(3):
+        changed = list(_batch())
+        changed[k] = 0.3 * changed[k]
+        assert not torch.equal(net(*changed)["logit"], net(*_batch())["logit"])
+
+
+@torch.inference_mode()
+def test_holding_every_frame_changes_nothing(net):
+    frames, features, imu, presence = _batch()
+    hold = torch.arange(50).reshape(2, 25)
+    a, b = net(frames, features, imu, presence), net(frames, features, imu, presence, hold)
+    torch.testing.assert_close(a["logit"], b["logit"], atol=1e-5, rtol=0)
+
+
+@torch.inference_mode()
+def test_attention_is_a_map_of_weights(net):
+    weights = net.attention(_batch(1)[0][0])
+    assert weights.shape == (25, 14, 14)
+    assert 0 < weights.min() and weights.max() < 1
+
+
+def test_size(net):
+    assert 0.8e6 < m.count_parameters(net) < 1.5e6
+
+
+def test_checkpoint_round_trip_and_refusal(net, tmp_path):
+    m.save_checkpoint(tmp_path / "a.pt", net, note="x")
+    again, extra = m.load_checkpoint(tmp_path / "a.pt")
+    torch.testing.assert_close(again(*_batch(1))["logit"], net(*_batch(1))["logit"])
+    assert extra["note"] == "x"
+    (tmp_path / "b.pt").write_bytes(b"nonsense")
+    for name in ("b.pt", "missing.pt"):
+        with pytest.raises(ModelError, match=name):
+            m.load_checkpoint(tmp_path / name)
+
+
+def test_depth_loss_ignores_what_is_unknown():
+    target = torch.full((1, 1, 14, 14), torch.nan)
+    predicted = torch.zeros(1, 1, 14, 14, requires_grad=True)
+    loss = training.depth_loss(predicted, target)
+    loss.backward()
+    assert loss.item() == 0 and torch.isfinite(predicted.grad).all()
+    target[..., :7, :] = 1.0
+    assert training.depth_loss(predicted, target) > 0.5
+
+
+def test_swapped_imus_are_injections_only_where_that_can_be_told(prepared):
+    data = ds.open_prepared(prepared)
+    rows = np.arange(4)
+    dealt = ds.LivenessDataset(data, rows, ds.scaling_of(data, rows), frames=4, augment=True)
+    batch = torch.utils.data.default_collate([dealt[k] for k in range(4)])
+    batch["presence"] = torch.tensor([[1.0, 1, 1], [1, 1, 1], [1, 1, 1], [1, 1, 0]])
+    batch["imu"][0], batch["decoy_imu"][0] = 0.0, 0.0  # two phones at rest
+    twice = training.swap_imu(batch)
+    assert twice["consistency"].tolist() == [1, 1, 1, -1, -1, 0, 0, -1]
+    assert twice["weight"].tolist() == [1, 1, 1, 1, 0, 0.5, 0, 0]
+    assert len(twice["frames"]) == 4 and len(twice["imu"]) == 8
+
+
+def test_split_is_disjoint_and_excludes(prepared):
+    data = ds.open_prepared(prepared)
+    train, test = data.rows("train"), data.rows("test")
+    assert not set(train) & set(test)
+    assert set(data.manifest["pai_species"].iloc[data.rows("train", ("injection",))]) == {"bona_fide", "flat_print"}
+
+
+def test_augmentation_repeats_for_a_seed_and_changes_with_the_epoch(prepared):
+    data = ds.open_prepared(prepared)
+    rows = data.rows("train")
+    one = ds.LivenessDataset(data, rows, ds.scaling_of(data, rows), frames=8, augment=True, seed=3)
+    first, again = one[0], one[0]
+    np.testing.assert_array_equal(first["frames"], again["frames"])
+    one.epoch = 1
+    assert not np.array_equal(first["frames"], one[0]["frames"])
+    assert first["frames"].shape == (8, 112, 112, 3)
+    assert all(np.isfinite(first[k]).all() for k in ("features", "imu", "presence"))
+
+
+def test_unfinished_folder_is_refused(tmp_path):
+    with pytest.raises(DatasetError, match="prepare"):
+        ds.open_prepared(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def trained(prepared, tmp_path_factory) -> tuple[training.TrainConfig, Path]:
+    config = training.TrainConfig(
+        str(prepared), str(tmp_path_factory.mktemp("run")), epochs=2, batch_size=8, frames=2, progress=False
+    )
+    return config, training.train(config)
+
+
+def test_training_leaves_checkpoint_log_and_scores(prepared, trained):
+    _, path = trained
+    log = training.training_log(path)
+    assert {"train_loss", "val_loss", "val_eer"} <= set(log.columns) and len(log) == 2
+    table = training.score(path, prepared, split=["dev", "test"])
+    assert table["raw_score"].between(0, 1).all()
+    assert {"clip_id", "score", "is_bonafide", "pai_species", "split"} <= set(table.columns)
+
+
+def test_a_gated_clip_has_no_score(prepared, trained):
+    data = ds.open_prepared(prepared)
+    table = training.score(trained[1], data, rows=np.array([len(data) - 2, len(data) - 1]))
+    assert np.isfinite(table["score"][0]) and np.isnan(table["score"][1])
+    assert table["reasons"][1].startswith("no face")
+
+
+def test_a_finished_training_is_not_repeated_and_a_changed_one_is(trained):
+    config, path = trained
+    stamp = path.stat().st_mtime_ns
+    assert training.train(config).stat().st_mtime_ns == stamp
+    changed = training.train(replace(config, seed=1, epochs=1))
+    assert changed.stat().st_mtime_ns != stamp
+
+
+def test_seed_style_baseline_trains(prepared, tmp_path):
+    config = training.TrainConfig(str(prepared), str(tmp_path), epochs=1, batch_size=8, frames=2, progress=False)
+    path = training.train(training.variant_config(config, "seed_style"))
+    net, _ = m.load_checkpoint(path)
+    assert isinstance(net, m.SeedNet)

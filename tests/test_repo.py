@@ -1,0 +1,241 @@
+"""What holds for the repository as a whole: versions agree, imports live, notebooks keep house style."""
+
+import ast
+import importlib.metadata
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from liveness_utils import check
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+MODULES = sorted((ROOT / "liveness_utils").rglob("*.py"))
+
+
+def pins():
+    """All pins of requirements.txt, whatever the platform."""
+    text = (ROOT / "requirements.txt").read_text()
+    return dict(re.findall(r"^([a-z0-9.-]+)==([^\s;#]+)", text, re.M))
+
+
+# --- versions -----------------------------------------------------------------------------
+
+
+def declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    return {line.split("==")[0]: line.split("==")[1].split(";")[0].strip() for part in lists for line in part}
+
+
+def test_every_line_of_requirements_is_a_pin():
+    for line in (ROOT / "requirements.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            assert re.match(r"^[a-z0-9.-]+==\S+( ; [^#]+)?(  # .+)?$", line), line
+
+
+def test_pyproject_agrees_with_requirements():
+    known = pins()
+    assert {name: known.get(name) for name in declared()} == declared()
+
+
+def test_every_direct_requirement_is_declared_and_says_where_it_is_used():
+    text = (ROOT / "requirements.txt").read_text().split("# What the above need")[0]
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert all("  # " in line for line in lines)
+    assert {line.split("==")[0] for line in lines} == set(declared())
+
+
+def test_environment_agrees_with_requirements():
+    text = (ROOT / "environment.yml").read_text()
+    conda = dict(re.findall(r"^  - ([a-z0-9-]+)=([0-9][^=\s]*)$", text, re.M))
+    pip = dict(re.findall(r"^      - ([a-z0-9-]+)==([^\s;]+)", text, re.M))
+    assert conda.pop("python") == "3.11"
+    assert not re.search(r"^  - [a-z0-9-]+=[^=\s]+=", text, re.M), "a build string"
+    assert {**conda, **pip} == {name: pins()[name] for name in {**conda, **pip}}
+    assert set(declared()) - {"psutil"} <= {**conda, **pip}.keys()
+    assert not conda.keys() & pip.keys()
+
+
+def test_the_light_install_has_neither_torch_nor_tensorflow():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    light = " ".join(project["dependencies"] + project["optional-dependencies"]["runtime"])
+    for heavy in ("torch", "tensorflow", "lightning", "anny", "numba"):
+        assert not re.search(rf"\b{heavy}==", light)
+
+
+def test_linux_only_wheels_carry_a_marker():
+    text = (ROOT / "requirements.txt").read_text()
+    for line in re.findall(r"^(?:nvidia-|cuda-|triton=).*$", text, re.M):
+        assert 'sys_platform == "linux"' in line, line
+    for name in ("litert-torch", "litert-converter"):
+        assert re.search(rf'^{name}==\S+ ; sys_platform != "win32"', text, re.M), name
+
+
+def test_there_is_one_opencv_wheel():
+    names = {d.metadata["Name"].lower() for d in importlib.metadata.distributions()}
+    assert {n for n in names if n.startswith("opencv")} == {"opencv-contrib-python"}
+    assert [n for n in pins() if n.startswith("opencv")] == ["opencv-contrib-python"]
+
+
+def test_check_names_what_is_missing_and_how_to_mend_it(monkeypatch):
+    found = check.installed
+    monkeypatch.setattr(check, "installed", lambda n: None if n == "av" else found(n))
+    lines, good = check.report()
+    assert not good and any(line.startswith("MISSING  av") for line in lines)
+    assert any("-m pip install" in line and "av==" in line for line in lines)
+
+
+def test_check_notices_a_second_opencv(monkeypatch):
+    found = check.installed
+    monkeypatch.setattr(check, "installed", lambda n: "5.0" if n == "opencv-python" else found(n))
+    lines, good = check.report()
+    assert not good and any("uninstall -y opencv-python" in line for line in lines)
+
+
+# --- imports --------------------------------------------------------------------------------
+
+ORDERS = {
+    "mediapipe first": "import liveness_utils, mediapipe, torch, torchvision, lightning",
+    "tensorflow first": "import liveness_utils, tensorflow, torch; import torch._dynamo",
+    "both, then an optimiser": (
+        "import liveness_utils, mediapipe, tensorflow, torch, torchvision\n"
+        "torch.optim.AdamW([torch.zeros(1, requires_grad=True)]).step()"
+    ),
+}
+
+
+@pytest.mark.parametrize("code", ORDERS.values(), ids=ORDERS)
+def test_no_import_order_kills_the_process(code):
+    pytest.importorskip("torch")
+    pytest.importorskip("tensorflow", reason="course install only", exc_type=ImportError)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr.decode()[-2000:]
+
+
+def test_the_package_itself_imports_nothing_heavy():
+    code = (
+        "import sys, liveness_utils, liveness_utils.cli, liveness_utils.config\n"
+        "print([m for m in ('torch', 'tensorflow', 'mediapipe', 'cv2', 'matplotlib') if m in sys.modules])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ended.stdout.strip() == "[]", ended.stderr
+
+
+# --- code -----------------------------------------------------------------------------------
+
+
+def tree(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def public_functions(path):
+    for node in tree(path).body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            yield node
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from (
+                n for n in node.body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")
+            )
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.name)
+def test_modules_and_public_functions_say_what_they_are(path):
+    assert ast.get_docstring(tree(path)), f"{path.name} has no docstring"
+    silent = [f.name for f in public_functions(path) if not ast.get_docstring(f)]
+    assert not silent, f"no docstring: {silent}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.name)
+def test_no_star_imports_and_no_prints_in_the_package(path):
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.ImportFrom):
+            assert node.names[0].name != "*", path.name
+        if path.name != "cli.py" and isinstance(node, ast.Call):
+            assert getattr(node.func, "id", "") != "print", f"{path.name}:{node.lineno}"
+
+
+def tracked_text():
+    for folder in ("liveness_utils", "notebooks", "scripts", "benchmarks", "data", ".ci"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in {".py", ".ipynb", ".md", ".js", ".html", ".sh", ".json", ".yaml"}:
+                if "generated" not in path.parts and "__pycache__" not in path.parts:
+                    yield path
+    yield from (ROOT / n for n in ("README.md", "Makefile", "pyproject.toml", "environment.yml"))
+
+
+def test_no_absolute_paths_of_anybodys_machine():
+    pattern = re.compile(r"/(?:home|Users)/\w|(?<![\w./])/(?:work|root|tmp)/\w|[A-Z]:\\\\?Users")
+    for path in tracked_text():
+        hit = pattern.search(path.read_text(encoding="utf-8"))
+        assert not hit, f"{path.relative_to(ROOT)}: {hit.group(0)}"
+
+
+# --- notebooks --------------------------------------------------------------------------------
+
+
+def cells(path):
+    return json.loads(path.read_text(encoding="utf-8"))["cells"]
+
+
+def source(cell):
+    return "".join(cell["source"])
+
+
+def prose(path):
+    return "\n".join(source(c) for c in cells(path) if c["cell_type"] == "markdown")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.name[:2])
+def test_a_notebook_has_one_parameters_cell_of_literals(path):
+    tagged = [c for c in cells(path) if "parameters" in c["metadata"].get("tags", [])]
+    assert len(tagged) == 1
+    names = {}
+    for node in ast.parse(source(tagged[0])).body:
+        assert isinstance(node, ast.Assign), "literals only"
+        names[node.targets[0].id] = ast.literal_eval(node.value)
+    assert {"profile", "run_dir"} <= set(names)
+    assert names["profile"] in ("quick", "full") and names["run_dir"] == ""
+    for line in source(tagged[0]).splitlines():
+        assert not line.strip() or "#" in line, f"no comment: {line}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.name[:2])
+def test_a_notebook_opens_and_closes_as_the_course_does(path):
+    first = cells(path)[0]
+    assert first["cell_type"] == "markdown" and source(first).startswith("# ")
+    text = prose(path).lower()
+    for word in ("minutes", "reads", "writes", "exercises", "what we saw"):
+        assert word in text, f"{path.name} does not say {word!r}"
+    place = NOTEBOOKS.index(path)
+    for neighbour in NOTEBOOKS[max(0, place - 1) : place + 2]:
+        assert neighbour == path or neighbour.name in prose(path), f"no link to {neighbour.name}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.name[:2])
+def test_a_notebook_leaves_no_noise(path):
+    book = json.loads(path.read_text(encoding="utf-8"))
+    assert "widgets" not in book["metadata"], "saved widget state"
+    assert path.stat().st_size < 1_500_000, "outputs too large for a page"
+    for cell in book["cells"]:
+        assert "!pip" not in source(cell) and "%pip" not in source(cell)
+        for output in cell.get("outputs", []):
+            assert output.get("name") != "stderr", f"stderr under: {source(cell)[:60]}"
+            assert output["output_type"] != "error", f"error under: {source(cell)[:60]}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.name[:2])
+def test_a_notebook_writes_its_metrics(path):
+    assert "write_metrics" in "\n".join(source(c) for c in cells(path) if c["cell_type"] == "code")
+
+
+def test_readme_links_lead_somewhere():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        if not target.startswith("notebooks/") or NOTEBOOKS:
+            assert (ROOT / target).exists(), target
