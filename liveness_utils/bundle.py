@@ -196,9 +196,7 @@ def describe_threshold(threshold: Mapping[str, Any]) -> str:
     >>> describe_threshold({"value": 0.71, "apcer": {"value": 0.01}, "bpcer": {"value": 0.05}})
     'score ≥ 0.71 (dev: APCER 1 %, BPCER 5 %)'
     """
-    rates = [
-        f"{n.upper()} {100 * threshold[n]['value']:.2g} %" for n in ("apcer", "bpcer") if threshold.get(n)
-    ]
+    rates = [f"{n.upper()} {100 * threshold[n]['value']:.2g} %" for n in ("apcer", "bpcer") if threshold.get(n)]
     return f"score ≥ {threshold['value']:.2f}" + (f" (dev: {', '.join(rates)})" if rates else "")
 
 
@@ -275,9 +273,7 @@ class OnnxModel:
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own exceptions share no base
             raise BundleError(f"{path}: is no ONNX model ({error}).") from error
         self._names = [o.name for o in self._session.get_outputs()]

@@ -102,11 +102,7 @@ def _row(state: str, name: str, found: str, note: str = "") -> str:
 def _line(name: str, found: str | None, pin: str) -> str:
     if found is None:
         return _row("MISSING", name, "-", f"tested with {pin}")
-    return (
-        _row("ok", name, found)
-        if found == pin
-        else _row("other", name, found, f"tested with {pin}")
-    )
+    return _row("ok", name, found) if found == pin else _row("other", name, found, f"tested with {pin}")
 
 
 def _landmarker_line() -> str:
@@ -128,15 +124,9 @@ def _tool_lines() -> list[str]:
     for name, (commands, how) in tools.items():
         found = next((p for c in commands if (p := shutil.which(c))), None)
         note = (
-            ""
-            if found
-            else f"only browser tests use it: {how}"
-            if name == "chromium"
-            else f"nothing needs it: {how}"
+            "" if found else f"only browser tests use it: {how}" if name == "chromium" else f"nothing needs it: {how}"
         )
-        lines.append(
-            _row("ok" if found else "optional", name, Path(found).name if found else "-", note)
-        )
+        lines.append(_row("ok" if found else "optional", name, Path(found).name if found else "-", note))
     return lines
 
 
@@ -146,9 +136,7 @@ def _remedies(missing: list[str], doubled: list[str], known: bool) -> list[str]:
     if not known:
         lines += ["", "This package is not installed:", f"  {pip} install --no-deps -e ."]
     if missing:
-        constraint = (
-            "-c requirements.txt " if (config.repo_root() / "requirements.txt").exists() else ""
-        )
+        constraint = "-c requirements.txt " if (config.repo_root() / "requirements.txt").exists() else ""
         lines += [
             "",
             f"{len(missing)} missing. To mend it:",

@@ -36,12 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LivenessError as error:
         print(f"liveness: {error}", file=sys.stderr)
         return args.error_code
-    except ImportError as error:
-        name = error.name or str(error)
-        print(
-            f"liveness: {name} is missing: `liveness check` says how to install it.",
-            file=sys.stderr,
-        )
+    except ModuleNotFoundError as error:
+        print(f"liveness: {error.name} is missing: `liveness check` says how to install it.", file=sys.stderr)
         return FAILED
     except OSError as error:
         print(f"liveness: {error.filename or ''}: {error.strerror or error}.", file=sys.stderr)
@@ -52,9 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="liveness", description="Face liveness from video and motion sensors."
-    )
+    parser = argparse.ArgumentParser(prog="liveness", description="Face liveness from video and motion sensors.")
     parser.add_argument("--version", action="version", version=f"liveness {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in (
@@ -79,9 +73,7 @@ def _profile(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_check(commands: Any) -> None:
-    parser = _command(
-        commands, "check", _check, "Say which dependencies are here and what mends the rest."
-    )
+    parser = _command(commands, "check", _check, "Say which dependencies are here and what mends the rest.")
     parser.add_argument("--runtime", action="store_true", help="only what prediction needs")
 
 
@@ -94,9 +86,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _add_run(commands: Any) -> None:
-    parser = _command(
-        commands, "run", _run, "Run the course's notebooks in order and build the report."
-    )
+    parser = _command(commands, "run", _run, "Run the course's notebooks in order and build the report.")
     _profile(parser)
     parser.add_argument(
         "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
@@ -138,9 +128,7 @@ def parameter_value(text: str) -> Any:
 def _add_generate(commands: Any) -> None:
     parser = _command(commands, "generate", _generate, "Generate simulated clips (resumable).")
     _profile(parser)
-    parser.add_argument(
-        "--out", default="", help="folder (default $DATA_DIR or data/generated/PROFILE)"
-    )
+    parser.add_argument("--out", default="", help="folder (default $DATA_DIR or data/generated/PROFILE)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--backend", choices=("loky", "dask"), default="loky")
@@ -163,9 +151,7 @@ def _add_train(commands: Any) -> None:
     _profile(parser)
     parser.add_argument("--data", default="", help="folder of clips")
     parser.add_argument("--out", default="", help="folder of the run (default runs/PROFILE)")
-    parser.add_argument(
-        "--study", action="store_true", help="the study's many trainings instead of one"
-    )
+    parser.add_argument("--study", action="store_true", help="the study's many trainings instead of one")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--devices", type=int, default=1, help="processes or GPUs on this machine")
@@ -198,18 +184,12 @@ def _add_evaluate(commands: Any) -> None:
         "Report error rates of anybody's scores (score, is_bonafide, pai_species).", UNREADABLE,
     )  # fmt: skip
     parser.add_argument("scores", type=Path, metavar="SCORES.csv")
-    parser.add_argument(
-        "--dev", type=Path, metavar="DEV.csv", help="scores on which the threshold is chosen"
-    )
-    parser.add_argument(
-        "--target", type=float, default=0.05, help="worst-species APCER on dev (0.05)"
-    )
+    parser.add_argument("--dev", type=Path, metavar="DEV.csv", help="scores on which the threshold is chosen")
+    parser.add_argument("--target", type=float, default=0.05, help="worst-species APCER on dev (0.05)")
     parser.add_argument("--threshold", type=float, help="a given threshold instead of --dev")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     parser.add_argument("--json", action="store_true", help="the whole report as JSON")
-    parser.add_argument(
-        "--figures", type=Path, metavar="DIR", help="write DET, ROC, histogram, calibration"
-    )
+    parser.add_argument("--figures", type=Path, metavar="DIR", help="write DET, ROC, histogram, calibration")
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -232,22 +212,22 @@ def _add_export(commands: Any) -> None:
     parser = _command(commands, "export", _export, "Turn a checkpoint into a bundle.")
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="CKPT")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--features", type=Path, metavar="DIR", help="prepared clips (default: beside the run)")
+    _profile(parser)
 
 
 def _export(args: argparse.Namespace) -> None:
-    from liveness_utils import export
+    from liveness_utils import bundle, config, dataset, export
 
-    print(export.export_checkpoint(args.checkpoint, args.out))
+    prepared = dataset.open_prepared(args.features or config.run_dir(args.profile) / "features")
+    thresholds = export.dev_thresholds(args.checkpoint, prepared)
+    print(bundle.show(export.export_bundle(args.checkpoint, args.out, prepared, thresholds=thresholds)))
 
 
 def _add_bundle(commands: Any) -> None:
-    parser = _command(
-        commands, "bundle", _bundle, "Show a bundle, or run its self-test.", UNREADABLE
-    )
+    parser = _command(commands, "bundle", _bundle, "Show a bundle, or run its self-test.", UNREADABLE)
     parser.add_argument("action", choices=("show", "selftest"))
-    parser.add_argument(
-        "folder", type=Path, nargs="?", metavar="DIR", help="default: the released one"
-    )
+    parser.add_argument("folder", type=Path, nargs="?", metavar="DIR", help="default: the released one")
 
 
 def _bundle(args: argparse.Namespace) -> int:
@@ -263,31 +243,26 @@ def _bundle(args: argparse.Namespace) -> int:
 
 
 def _add_predict(commands: Any) -> None:
-    parser = _command(
-        commands, "predict", _predict, "Judge a video, with or without its IMU.", UNREADABLE
-    )
+    parser = _command(commands, "predict", _predict, "Judge a video, with or without its IMU.", UNREADABLE)
     parser.add_argument("video", type=Path, metavar="VIDEO")
-    parser.add_argument(
-        "--imu", type=Path, metavar="FILE", help="Parquet or CSV: t, ax, ay, az, gx, gy, gz"
-    )
+    parser.add_argument("--imu", type=Path, metavar="FILE", help="Parquet or CSV: t, ax, ay, az, gx, gy, gz")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="default: the released one")
     parser.add_argument("--json", action="store_true", help="the whole verdict as JSON")
 
 
 def _predict(args: argparse.Namespace) -> None:
-    from liveness_utils import config, runtime
+    from liveness_utils import clips, config, runtime
 
-    verdict = runtime.predict(args.video, args.imu, args.bundle or config.released_bundle())
-    print(config.to_json(verdict.as_dict()) if args.json else str(verdict))
+    clip = clips.load_recording(args.video, args.imu)
+    verdict = runtime.predict_clip(clip, args.bundle or config.released_bundle())
+    print(verdict.to_json() if args.json else verdict.sentence)
 
 
 def _add_serve(commands: Any) -> None:
     parser = _command(commands, "serve", _serve, "Serve the phone page and its API.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8443)
-    parser.add_argument(
-        "--https", metavar="adhoc|CERT,KEY", help="phones give their sensors only over https"
-    )
+    parser.add_argument("--https", metavar="adhoc|CERT,KEY", help="phones give their sensors only over https")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="default: the released one")
     parser.add_argument("--record", type=Path, metavar="DIR", help="keep labelled recordings here")
 

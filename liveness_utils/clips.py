@@ -289,7 +289,9 @@ def read_video(
     try:
         with av.open(str(path)) as container:
             images, times, expected = _decode(container, path, max_side, max_seconds, max_frames)
-    except (av.error.FFmpegError, UnicodeDecodeError) as error:
+    except ClipError:
+        raise
+    except Exception as error:  # damaged files reach every corner of the decoder
         raise ClipError(
             f"{path}: not a readable video ({_reason(error)}); record or copy it again."
         ) from error
@@ -340,6 +342,8 @@ def _video_stream(container: Any, path: Path) -> Any:
     if not container.streams.video:
         raise ClipError(f"{path}: has no video track; give a video file.")
     stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise ClipError(f"{path}: no decoder for this video's codec; convert it to H.264 MP4.")
     if stream.codec_context.width * stream.codec_context.height > _MAX_PIXELS:
         raise ClipError(f"{path}: frames are larger than 4096 × 4096 pixels; shrink the video.")
     stream.thread_type = "NONE"

@@ -205,9 +205,7 @@ class Paths:
         return self.run / "bundle"
 
 
-def paths(
-    profile_name: str = "quick", data: str | os.PathLike = "", run: str | os.PathLike = ""
-) -> Paths:
+def paths(profile_name: str = "quick", data: str | os.PathLike = "", run: str | os.PathLike = "") -> Paths:
     """Turn a notebook's parameters into folders; an empty string means the default.
 
     Args:

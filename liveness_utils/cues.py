@@ -19,7 +19,6 @@ import pandas as pd
 from liveness_utils.clips import EXPRESSION_NAMES, Clip, Imu, Intrinsics
 from liveness_utils.errors import LivenessError
 from liveness_utils.landmarks import (
-    N_MESH,
     RIGID_POINTS,
     FaceObservation,
     Track,
@@ -445,10 +444,11 @@ class GyroRecord:
     Args:
         facing: camera that films, to answer in its axes.
         longest_gap: seconds without a sample after which nothing is known.
+        kept: newest samples kept, for a live stream without end; 0 keeps all.
     """
 
-    def __init__(self, facing: str = "front", longest_gap: float = 0.1) -> None:
-        self.facing, self.longest_gap = facing, longest_gap
+    def __init__(self, facing: str = "front", longest_gap: float = 0.1, kept: int = 0) -> None:
+        self.facing, self.longest_gap, self.kept = facing, longest_gap, kept
         self._t = np.zeros(0)
         self._rate = np.zeros((0, 3))
         self._angle = np.zeros((0, 3))
@@ -457,15 +457,16 @@ class GyroRecord:
         """Append samples.
 
         Args:
-            t: (m,) seconds, later than all before.
+            t: (m,) seconds, increasing; samples not later than the last one are dropped.
             gyro: (m, 3) rad/s, device axes.
         """
-        self._t = np.concatenate([self._t, np.asarray(t, float)])[-3000:]
-        rate = gyro_in_camera_axes(gyro, self.facing)
-        self._rate = np.concatenate([self._rate, rate])[-3000:]
+        last = self._t[-1] if len(self._t) else -math.inf
+        later = np.asarray(t, float) > last
+        rate = gyro_in_camera_axes(np.asarray(gyro)[later], self.facing)
+        self._t = np.concatenate([self._t, np.asarray(t, float)[later]])[-self.kept :]
+        self._rate = np.concatenate([self._rate, rate])[-self.kept :]
         step = 0.5 * (self._rate[1:] + self._rate[:-1]) * np.diff(self._t)[:, None]
-        start = self._angle[-len(self._t) :][:1] if len(self._angle) else np.zeros((1, 3))
-        self._angle = np.concatenate([start, start + np.cumsum(step, 0)])
+        self._angle = np.concatenate([np.zeros((1, 3)), np.cumsum(step, 0)])
 
     def angle(self, t: np.ndarray, now: float) -> np.ndarray:
         """Return the angle about each camera axis at times `t`, from samples up to `now`.
@@ -1401,7 +1402,7 @@ class FeatureExtractor:
     """
 
     def __init__(self, intrinsics: Intrinsics | None = None, facing: str = "front") -> None:
-        self.record = GyroRecord(facing)
+        self.record = GyroRecord(facing, kept=3000)
         self._meter = MotionMeter(intrinsics)
         self._orbit = OrbitMeter(intrinsics)
         self._consistency, self._parallax = RunningConsistency(), RunningParallax()
@@ -1574,16 +1575,23 @@ def frame_features(
     found = track(clip) if found is None else found
     motion = measure_motion(clip, found) if motion is None else motion
     extractor = FeatureExtractor(clip.intrinsics, clip.camera_facing)
-    if clip.imu is not None and clip.imu.gyro is not None:
-        extractor.push_imu(clip.imu.t, clip.imu.gyro)
     shape = clip.frames.shape[1:]
     steps = (FrameMotion(*parts) for parts in zip(motion.camera, motion.background, motion.face,
                                                   motion.residual, motion.tracks, strict=True))  # fmt: skip
-    rows = [
-        extractor.push_motion(shape, t, face, step)
-        for t, face, step in zip(clip.t, observations(found), steps, strict=True)
-    ]
+    rows, heard = [], 0
+    for t, face, step in zip(clip.t, observations(found), steps, strict=True):
+        heard = _push_until(extractor, clip.imu, heard, t)
+        rows.append(extractor.push_motion(shape, t, face, step))
     return FrameFeatures(np.array(rows), FRAME_FEATURES, found.found)
+
+
+def _push_until(extractor: FeatureExtractor, imu: Imu | None, heard: int, t: float) -> int:
+    """Give the extractor the samples up to time `t` that it has not heard; return how many it has."""
+    if imu is None or imu.gyro is None:
+        return 0
+    end = int(np.searchsorted(imu.t, t, side="right"))
+    extractor.push_imu(imu.t[heard:end], imu.gyro[heard:end])
+    return max(end, heard)
 
 
 @dataclass(frozen=True)

@@ -247,9 +247,7 @@ def _pack(parts: Path, out: Path, table) -> None:
             for name in ARRAYS:
                 if name not in arrays:
                     shape = (len(table), *part[name].shape)
-                    arrays[name] = np.lib.format.open_memmap(
-                        out / f"{name}.npy", "w+", part[name].dtype, shape
-                    )
+                    arrays[name] = np.lib.format.open_memmap(out / f"{name}.npy", "w+", part[name].dtype, shape)
                 arrays[name][k] = part[name]
             cue_rows.append({"clip_id": clip_id, **json.loads(str(part["cues"]))})
             quality.append(_quality_row(clip_id, part))
@@ -314,7 +312,8 @@ class Prepared:
     @property
     def species(self) -> np.ndarray:
         """(n,) int64 index into SPECIES, −1 for others (real data has species of its own)."""
-        names = self.manifest["pai_species"].fillna("").replace("", "unknown")
+        names = self.manifest["pai_species"].astype("string").fillna("")
+        names = names.mask(self.labels == 1, "bona_fide")
         return np.array([SPECIES.index(s) if s in SPECIES else -1 for s in names], np.int64)
 
     def rows(self, split: str | Sequence[str], exclude: Sequence[str] = ()) -> np.ndarray:
@@ -340,9 +339,7 @@ def open_prepared(folder: str | os.PathLike) -> Prepared:
 
     folder = Path(folder)
     if not is_prepared(folder):
-        raise DatasetError(
-            f"{folder}: no prepared clips of this version; run `prepare` (notebook 02) first."
-        )
+        raise DatasetError(f"{folder}: no prepared clips of this version; run `prepare` (notebook 02) first.")
     index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
     tables = [pd.read_parquet(folder / f"{name}.parquet") for name in ("manifest", "quality")]

@@ -93,8 +93,9 @@ def _part(
     )  # fmt: skip
 
 
-# Noise densities and offsets are the datasheets' typical values. None of them states a bias
-# instability; those are the usual magnitudes for phones (5 to 20 °/h, some tens of µg).
+# Noise densities are the datasheets' typical values. Offsets lie below the datasheets' zero-g
+# offsets (20 to 60 mg), as a phone is calibrated in the factory. No datasheet here states a bias
+# instability: those are the usual magnitudes of phones (5 to 20 °/h, some tens of µg).
 IMUS = {
     "bmi160": _part(
         "Bosch BMI160", "Bosch Sensortec BST-BMI160-DS000",

@@ -34,7 +34,8 @@ from liveness_utils.training import score_table
 VARIANTS = ("float32", "float16", "dynamic", "int8", "mixed")
 OPSET = 18
 OUTPUT_ORDER = ("logit", "species", "consistency", "depth")
-# What holds most weights and bears rounding best; attention, fusion and recurrence stay float.
+# What holds most weights and bears rounding best; attention, fusion and recurrence
+# stay float, with weights of 16 bits.
 INT8_SCOPES = (".*Sequential_fine.*", ".*Sequential_middle.*", ".*Sequential_coarse.*", ".*Sequential_widen.*")
 
 
@@ -182,35 +183,41 @@ def _merged_ranges(engine, samples: Sequence[Mapping[str, np.ndarray]], signatur
 
 
 def _recipe(variant: str) -> list:
-    from ai_edge_quantizer import algorithm_manager, qtyping, recipe, recipe_manager
+    from ai_edge_quantizer import qtyping, recipe, recipe_manager
 
-    manager = recipe_manager.RecipeManager()
-    every = qtyping.TFLOperationName.ALL_SUPPORTED
-    if variant == "float16":
-        half = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
-        manager.add_quantization_config(
-            regex=".*",
-            operation_name=every,
-            op_config=qtyping.OpQuantizationConfig(
-                weight_tensor_config=half,
-                compute_precision=qtyping.ComputePrecision.FLOAT,
-                explicit_dequantize=True,
-            ),
-            algorithm_key=algorithm_manager.AlgorithmName.FLOAT_CASTING,
-        )
-    elif variant == "dynamic":
+    if variant == "dynamic":
         return recipe.dynamic_wi8_afp32()
-    elif variant == "int8":
+    if variant == "int8":
         return recipe.static_wi8_ai8()
-    elif variant == "mixed":
-        for scope in INT8_SCOPES:
-            manager.add_static_config(regex=scope, operation_name=every, activation_num_bits=8, weight_num_bits=8)
-    else:
+    if variant not in ("float16", "mixed"):
         raise ModelError(f"{variant!r} is no variant; choose of {', '.join(VARIANTS)}.")
+    manager = recipe_manager.RecipeManager()
+    _add_half_weights(manager)
+    for scope in INT8_SCOPES if variant == "mixed" else ():
+        every = qtyping.TFLOperationName.ALL_SUPPORTED
+        manager.add_static_config(regex=scope, operation_name=every, activation_num_bits=8, weight_num_bits=8)
     return manager.get_quantization_recipe()
 
 
-def quantise_onnx(source: str | os.PathLike, samples: Sequence[Mapping[str, np.ndarray]], path: str | os.PathLike) -> Path:
+def _add_half_weights(manager) -> None:
+    from ai_edge_quantizer import algorithm_manager, qtyping
+
+    half = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
+    manager.add_quantization_config(
+        regex=".*",
+        operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+        op_config=qtyping.OpQuantizationConfig(
+            weight_tensor_config=half,
+            compute_precision=qtyping.ComputePrecision.FLOAT,
+            explicit_dequantize=True,
+        ),
+        algorithm_key=algorithm_manager.AlgorithmName.FLOAT_CASTING,
+    )
+
+
+def quantise_onnx(
+    source: str | os.PathLike, samples: Sequence[Mapping[str, np.ndarray]], path: str | os.PathLike
+) -> Path:
     """Make an int8 ONNX file (QDQ, convolutions only) with ONNX Runtime's static quantiser."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -348,7 +355,7 @@ def export_bundle(
     samples = list(clip_samples(prepared, calibration_rows(prepared, calibration_clips), fill))
     table = _convert_all(net, samples, kept, wanted, onnx_int8)
     checks = list(clip_samples(prepared, _parity_rows(prepared, parity_rows), fill))
-    for name, row in table.items():
+    for row in table.values():
         row |= parity(net, bundles.open_model(kept / row["file"]), checks)
     _ship(kept, out, default, Path(checkpoint), checks[0])
     description = Bundle(

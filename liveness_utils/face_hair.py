@@ -46,18 +46,18 @@ class HairStyle:
 
 
 HAIR_STYLES: dict[str, HairStyle] = {
-    "bald": HairStyle(0.5, 0.02, painted=0.0),
-    "horseshoe": HairStyle(0.2, 0.0, painted=0.75, top_bald=True),
+    "bald": HairStyle(0.4, 0.01, painted=0.0),
+    "horseshoe": HairStyle(0.02, 0.0, painted=0.75, top_bald=True),
     "buzz": HairStyle(1.2, 0.08, painted=0.85),
     "crop": HairStyle(2.5, 0.2, 0.014, 0.005, 0.008, curl=0.002),
     "short": HairStyle(3.0, 0.5, 0.024, 0.012, 0.016, fringe=4.0, curl=0.003),
     "quiff": HairStyle(1.8, 0.1, 0.038, 0.007, 0.012, curl=0.003),
     "fringe": HairStyle(1.0, 0.5, 0.026, 0.018, 0.020, fringe=14.0, curl=0.002),
-    "medium": HairStyle(0.5, 1.5, 0.024, 0.022, 0.024, tip=-0.060, opening=72.0, curl=0.003),
-    "bob": HairStyle(0.1, 2.0, 0.020, 0.020, 0.022, tip=-0.105, opening=60.0, curl=0.002),
-    "bob_fringe": HairStyle(0.05, 1.0, 0.022, 0.020, 0.022, tip=-0.100, opening=60.0, fringe=15.0, curl=0.002),
-    "long": HairStyle(0.25, 2.6, 0.019, 0.018, 0.020, tip=-0.235, opening=64.0, curl=0.003),
-    "long_wavy": HairStyle(0.1, 1.6, 0.026, 0.028, 0.028, tip=-0.215, opening=60.0, curl=0.007),
+    "medium": HairStyle(0.5, 1.5, 0.024, 0.022, 0.024, tip=-0.060, opening=66.0, curl=0.003),
+    "bob": HairStyle(0.1, 2.0, 0.020, 0.020, 0.022, tip=-0.105, opening=52.0, curl=0.002),
+    "bob_fringe": HairStyle(0.05, 1.0, 0.022, 0.020, 0.022, tip=-0.100, opening=52.0, fringe=15.0, curl=0.002),
+    "long": HairStyle(0.25, 2.6, 0.019, 0.018, 0.020, tip=-0.235, opening=56.0, curl=0.003),
+    "long_wavy": HairStyle(0.1, 1.6, 0.026, 0.028, 0.028, tip=-0.215, opening=52.0, curl=0.007),
     "tied": HairStyle(0.2, 1.6, 0.010, 0.007, 0.010, curl=0.001, bun=True),
     "curly": HairStyle(0.8, 1.0, 0.034, 0.026, 0.028, fringe=3.0, curl=0.007),
     "afro": HairStyle(0.2, 0.3, 0.052, 0.046, 0.046, curl=0.006),
@@ -72,8 +72,8 @@ def hairline(azimuth: np.ndarray, receding: float = 0.0) -> np.ndarray:
         receding: metres lost at the front, more at the temples.
     """
     a = np.abs((np.asarray(azimuth) + np.pi) % (2 * np.pi) - np.pi)
-    knots = np.deg2rad([0, 25, 42, 55, 66, 76, 84, 95, 112, 122, 140, 160, 180])
-    limit = np.deg2rad([66, 66, 69, 76, 83, 101, 104, 92, 94, 118, 131, 136, 137])
+    knots = np.deg2rad([0, 22, 38, 50, 58, 64, 71, 82, 86, 92, 106, 113, 121, 140, 160, 180])
+    limit = np.deg2rad([70, 70, 73, 79, 88, 100, 115, 119, 108, 101, 100, 109, 127, 139, 144, 145])
     lost = np.interp(a, np.deg2rad([0, 30, 48, 66, 80]), [0.7, 1.0, 1.25, 0.7, 0.0]) * receding / 0.10
     return np.interp(a, knots, limit) - lost
 
@@ -98,14 +98,15 @@ def _strand(style, hits, column, azimuth, limit, thickness) -> tuple[np.ndarray,
     if not hangs:
         polar = np.linspace(np.deg2rad(2), limit, ROWS)
         skin = _on_skull(hits, column, polar)
-        return _lift(skin, thickness, polar / limit), False
-    turn = np.deg2rad(86)
-    polar = np.linspace(np.deg2rad(2), turn, SKULL_ROWS)
-    skull = _lift(_on_skull(hits, column, polar), thickness, 0.6 * polar / turn)
+        return _lift(skin, thickness, np.linspace(0, 1, ROWS)), False
+    within = np.clip((abs(azimuth) - np.deg2rad(style.opening)) / np.deg2rad(22), 0, 1)
+    polar = np.linspace(np.deg2rad(2), np.deg2rad(86), SKULL_ROWS)
+    close = 1 - (1 - within) * np.linspace(0, 1, SKULL_ROWS) ** 2 * 0.85
+    skull = _lift(_on_skull(hits, column, polar), thickness * close, np.zeros(SKULL_ROWS))
     out = np.tile(skull[-1], (ROWS, 1))
     out[:SKULL_ROWS] = skull
     fall = np.linspace(0, 1, ROWS - SKULL_ROWS + 1)[1:]
-    out[SKULL_ROWS:, 1] += fall * (style.tip - skull[-1, 1])
+    out[SKULL_ROWS:, 1] += fall * (style.tip + 0.012 * (1 - within) - skull[-1, 1])
     reach = out[SKULL_ROWS:, [0, 2]] - SKULL_CENTRE[[0, 2]]
     out[SKULL_ROWS:, [0, 2]] = SKULL_CENTRE[[0, 2]] + reach * (1 + 0.10 * np.sin(np.pi * np.minimum(fall * 1.25, 1)) - 0.10 * fall**2)[:, None]
     return out, True
@@ -115,7 +116,7 @@ def _lift(skin: np.ndarray, thickness: np.ndarray, part: np.ndarray) -> np.ndarr
     """Raise skin points along the skull's radius; the shell dives into the skin at its rim."""
     out = skin - SKULL_CENTRE
     out /= np.linalg.norm(out, axis=1, keepdims=True)
-    rim = np.clip((1 - part) / 0.14, 0, 1)
+    rim = np.clip((1 - part) / np.maximum(0.14, 7 * np.max(thickness)), 0, 1)
     return skin + out * (thickness * np.sqrt(1 - (1 - rim) ** 2) - 0.003 * (1 - rim))[:, None]
 
 
@@ -155,9 +156,9 @@ def _shell(style, identity, hits, rng):
     _, azimuth = hair_directions()
     signed = (azimuth + np.pi) % (2 * np.pi) - np.pi
     jag = _smooth_noise(rng, (1, HAIR_COLUMNS), (1, 30))[0] * 0.02
-    limit = hairline(signed, identity.hairline) + jag
+    limit = hairline(signed, identity.hairline) + jag - 0.035  # the painted hairline shows beyond the rim
     limit += np.deg2rad(style.fringe) * np.clip(1.6 - np.abs(signed) / np.deg2rad(40), 0, 1)
-    uneven = style.curl * _smooth_noise(rng, (ROWS, HAIR_COLUMNS), (6, 18))
+    uneven = style.curl * _smooth_noise(rng, (ROWS, HAIR_COLUMNS), (6, 18)) * np.clip(np.arange(ROWS) / 4, 0, 1)[:, None]
     part = rng.uniform(-0.35, 0.35)
     grid, hangs = np.zeros((ROWS, HAIR_COLUMNS, 3)), np.zeros(HAIR_COLUMNS, bool)
     for j in range(HAIR_COLUMNS):
@@ -197,7 +198,7 @@ def _strand_uv(rows: int) -> np.ndarray:
 
 def _grid_triangles(keep: np.ndarray) -> np.ndarray:
     """Triangles of a (rows, columns) grid closed in columns; `keep` (rows-1, columns) selects cells."""
-    rows, columns = keep.shape[0] + 1, keep.shape[1]
+    columns = keep.shape[1]
     i, j = np.nonzero(keep)
     k = (j + 1) % columns
     a, b, c, d = i * columns + j, i * columns + k, (i + 1) * columns + j, (i + 1) * columns + k

@@ -39,7 +39,7 @@ def monk_linear(monk: int) -> np.ndarray:
     """(3,) linear RGB of Monk tone 1..10, as printed on the scale.
 
     >>> monk_linear(1).round(2).tolist()
-    [0.92, 0.85, 0.77]
+    [0.92, 0.85, 0.78]
     """
     code = MONK_HEX[int(monk) - 1]
     return srgb_to_linear(np.array([int(code[k : k + 2], 16) for k in (0, 2, 4)]) / 255)
@@ -51,9 +51,11 @@ def skin_albedo(monk: int) -> np.ndarray:
     The scale's swatches are display colours; real skin reflects less (light skin about 0.6
     in red, dark skin not below 0.04) and more redly, so they are compressed into that range.
     """
-    light = monk_linear(monk)
-    tint = np.array([1.02, 0.85, 0.76]) ** (0.35 + 0.65 * light[1])
-    return (0.60 * light + 0.026 * np.array([1.25, 0.95, 0.80])) * tint
+    swatch = monk_linear(monk)
+    level = swatch @ np.array([0.2126, 0.7152, 0.0722])
+    skin = np.array([1.0, 0.55 + 0.17 * level, 0.35 + 0.24 * level])
+    hue = 0.35 * swatch / swatch[0] + 0.65 * skin
+    return (0.60 * swatch[0] + 0.030) * hue
 
 
 @lru_cache(maxsize=1)
@@ -109,23 +111,38 @@ def _noise(at: np.ndarray, cell: float, rng: np.random.Generator, stretch=(1.0, 
     return map_coordinates(lattice, q, order=1, mode="grid-wrap") * 1.5
 
 
+def _window(at: np.ndarray, points: np.ndarray, margin: float) -> np.ndarray:
+    """Indices of positions inside the box around points, widened by a margin."""
+    lo, hi = points.min(0) - margin, points.max(0) + margin
+    inside = (at[:, 0] > lo[0]) & (at[:, 0] < hi[0]) & (at[:, 1] > lo[1]) & (at[:, 1] < hi[1])
+    return np.flatnonzero(inside)
+
+
+def _squared(d: np.ndarray) -> np.ndarray:
+    return np.einsum("nk,nk->n", d, d)
+
+
 def _near(coat: _Coat, points: np.ndarray, size) -> np.ndarray:
     """Sum of Gaussians of `size` metres around points, at most 1."""
     sizes = np.broadcast_to(np.asarray(size, float), (len(points),))
     total = np.zeros(len(coat.at))
     for p, s in zip(points, sizes, strict=True):
-        total += np.exp(-((coat.at - p) ** 2).sum(1) / (2 * s * s))
+        ids = _window(coat.at, p[None], 3.5 * s)
+        total[ids] += np.exp(-_squared(coat.at[ids] - p) / (2 * s * s))
     return np.minimum(total, 1)
 
 
-def _to_line(at: np.ndarray, line: np.ndarray) -> np.ndarray:
-    """Distance of positions to a polyline (n,3)."""
-    best = np.full(len(at), np.inf)
+def _to_line(at: np.ndarray, line: np.ndarray, reach: float = 0.015) -> np.ndarray:
+    """Distance of positions to a polyline (n,3); 1 m beyond `reach` of its box."""
+    ids = _window(at, line, reach)
+    near, best = at[ids], np.full(len(ids), 1.0)
     for a, b in zip(line[:-1], line[1:], strict=True):
         d = b - a
-        t = np.clip((at - a) @ d / max(d @ d, 1e-12), 0, 1)
-        best = np.minimum(best, ((at - a - t[:, None] * d) ** 2).sum(1))
-    return np.sqrt(best)
+        t = np.clip((near - a) @ d / max(d @ d, 1e-12), 0, 1)
+        best = np.minimum(best, _squared(near - a - t[:, None] * d))
+    out = np.ones(len(at))
+    out[ids] = np.sqrt(best)
+    return out
 
 
 def _step(x: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -146,14 +163,15 @@ def _complexion(coat: _Coat, who, rng) -> None:
     coat.absorb(sockets * rng.uniform(0.12, 0.34), _MELANIN * 0.8 + _BLOOD * 0.2)
     coat.absorb(_near(coat, m[[10, 109, 338]], 0.03) * 0.06, _MELANIN)
     coat.absorb(_near(coat, m[[17, 61, 291]], 0.013) * rng.uniform(0.03, 0.14), _MELANIN)
-    for cell, amount in ((0.045, 0.030), (0.014, 0.030), (0.005, 0.030), (0.0022, 0.035)):
+    for cell, amount in ((0.045, 0.030), (0.014, 0.022), (0.005, 0.022), (0.0022, 0.030)):
         coat.absorb(_noise(coat.at, cell, rng) * amount, _MELANIN)
-        coat.absorb(_noise(coat.at, cell * 1.3, rng) * amount * 1.2 * (0.4 + 2 * red), _BLOOD)
+        coat.absorb(_noise(coat.at, cell * 1.3, rng) * amount * 0.9 * (0.4 + 2 * red), _BLOOD)
 
 
 def _spots(coat: _Coat, who, rng) -> None:
     """Freckles, moles and, with age, sun spots."""
     face = np.flatnonzero((coat.masks[3] > 0.3) & (coat.masks[0] < 0.1) & (coat.masks[1] < 0.3))
+    skin = coat.at[face]
     counts = (int(230 * who.freckles), who.moles, int(max(who.age - 55, 0) * 0.5))
     for count, sizes, depth in zip(counts, ((0.0006, 0.0013), (0.0008, 0.0017), (0.0015, 0.0035)), (0.45, 1.3, 0.22), strict=True):
         if not count:
@@ -161,8 +179,8 @@ def _spots(coat: _Coat, who, rng) -> None:
         centres = coat.at[rng.choice(face, count)]
         amount = np.zeros(len(coat.at))
         for c, s in zip(centres, rng.uniform(*sizes, count), strict=True):
-            d2 = ((coat.at[face] - c) ** 2).sum(1)
-            amount[face] = np.maximum(amount[face], np.exp(-((d2 / s**2) ** 1.5)) * rng.uniform(0.5, 1))
+            ids = face[_window(skin, c[None], 3 * s)]
+            amount[ids] = np.maximum(amount[ids], np.exp(-((_squared(coat.at[ids] - c) / s**2) ** 1.5)) * rng.uniform(0.5, 1))
         coat.absorb(amount * depth, _MELANIN)
 
 
@@ -260,8 +278,8 @@ def _scalp(coat: _Coat, who, rng, colour: np.ndarray) -> None:
     density = style.painted if style.painted > 0 else 0.12
     polar, azimuth = _skull_angles(coat.at)
     limit = hairline(azimuth, who.hairline + (0.01 if style.painted == 0 else 0))
-    edge = 0.05 * _noise(coat.at, 0.006, rng) + 0.03 * _noise(coat.at, 0.0018, rng)
-    cover = _step(limit - polar + edge, -0.02, 0.11) * (coat.masks[2] < 0.25)
+    edge = 0.02 * _noise(coat.at, 0.008, rng) + 0.015 * _noise(coat.at, 0.0018, rng)
+    cover = _step(limit - polar + edge, -0.03, 0.07) * (coat.masks[2] < 0.25)
     if style.top_bald:
         cover *= _step(polar - np.deg2rad(58) + edge, 0, 0.25) * _step(np.abs(azimuth), 0.85, 1.15)
     strands = np.clip(0.86 + 0.16 * _noise(coat.at, 0.0024, rng, (1, 2.5, 1)), 0, 1.2)
@@ -275,7 +293,8 @@ def beard_density(at: np.ndarray, marks: np.ndarray, kind: str) -> np.ndarray:
     mouth, nose, chin = marks[[61, 291], 1].mean(), marks[2, 1], marks[152, 1]
     width = np.abs(marks[[61, 291], 0]).mean()
     cheek = mouth + 0.004 + 0.75 * np.maximum(x - width, 0)
-    jaw = _step(cheek - y, 0, 0.010) * _step(y - chin + 0.030 + 0.10 * (z < -0.02), 0, 0.02) * _step(z + 0.098, 0, 0.012)
+    low = chin - 0.012 + 0.45 * np.maximum(-z - 0.035, 0)
+    jaw = _step(cheek - y, 0, 0.010) * _step(y - low, 0, 0.016) * _step(z + 0.090, 0, 0.012)
     beside = _step(x - width + 0.001, 0, 0.006)
     lip = _step(nose - 0.004 - y, 0, 0.003) * _step(width + 0.007 - x, 0, 0.006) * (y > mouth - 0.004) * (z > -0.04)
     below = _step(mouth - 0.010 - y, 0, 0.006)
@@ -287,14 +306,16 @@ def beard_density(at: np.ndarray, marks: np.ndarray, kind: str) -> np.ndarray:
 def _beard(coat: _Coat, who, rng, colour: np.ndarray) -> None:
     if who.beard == "none":
         return
-    cover = beard_density(coat.at, coat.marks, who.beard) * (1 - np.clip(1.3 * coat.masks[0], 0, 1)) * (coat.region < 3)
-    dots = np.clip(0.75 + 0.5 * _noise(coat.at, 0.0016, rng), 0, 1.25) * np.clip(0.9 + 0.2 * _noise(coat.at, 0.01, rng), 0, 1.2)
+    cover = beard_density(coat.at, coat.marks, who.beard) * (1 - np.clip(1.3 * coat.masks[0], 0, 1)) * (coat.masks[2] < 0.3)
+    cover = cover * np.clip(0.95 + 0.15 * _noise(coat.at, 0.012, rng), 0, 1)
+    dots = np.clip(0.80 + 0.22 * rng.normal(size=len(cover)), 0, 1.2)
     if who.beard == "shadow":
         coat.absorb(cover * dots * 0.42 * (1.1 - who.monk / 14), np.array([1.1, 0.9, 0.75]))
         return
     strength = {"stubble": 0.55}.get(who.beard, 0.93)
-    strands = dots if who.beard == "stubble" else np.clip(0.85 + 0.25 * _noise(coat.at, 0.0020, rng, (1, 3, 1)), 0.3, 1.1)
-    tone = colour * (0.8 + 0.35 * _noise(coat.at, 0.0025, rng, (1, 3, 1))[:, None].clip(-1, 1.5))
+    strands = dots if who.beard == "stubble" else np.clip(0.97 + 0.06 * rng.normal(size=len(cover)), 0.5, 1.05)
+    streaks = 0.22 * rng.normal(size=len(cover)) + 0.16 * _noise(coat.at, 0.003, rng, (1, 2, 1))
+    tone = colour * np.exp(streaks)[:, None]
     coat.blend(np.clip(cover * strength * strands, 0, 0.97), np.maximum(tone, 0.004))
     coat.gloss += cover * (0.34 - coat.gloss)
 
@@ -358,7 +379,7 @@ def collar(points: np.ndarray, kind: str) -> np.ndarray:
 def _cloth(coat: _Coat, who, rng) -> None:
     """Paint the shirt on everything below the neckline."""
     below = collar(coat.at, who.shirt)
-    cover = _step(below, -0.0005, 0.0012) * (coat.at[:, 1] < -0.10)
+    cover = _step(below, -0.0015, 0.0015) * (coat.at[:, 1] < -0.10)
     main, second = (np.array(c) for c in who.shirt_colours)
     colour = np.tile(main, (len(coat.at), 1))
     x, y = coat.at[:, 0], coat.at[:, 1]
@@ -395,7 +416,7 @@ def paint_eye(who, rng) -> np.ndarray:
     iris = np.array(who.iris) * (1 + 0.35 * spokes * _step(inner, 0.35, 0.6))[..., None]
     iris = iris * (0.75 + 0.65 * np.exp(-(((inner - 0.62) / 0.2) ** 2)))[..., None]
     iris = iris * (1 - 0.75 * _step(inner, 0.80, 1.0))[..., None]
-    white = np.array([0.60, 0.565, 0.54]) * np.array([1, 1 - 0.0012 * max(who.age - 30, 0), 1 - 0.0022 * max(who.age - 30, 0)])
+    white = np.array([0.53, 0.49, 0.465]) * np.array([1, 1 - 0.0012 * max(who.age - 30, 0), 1 - 0.0022 * max(who.age - 30, 0)])
     sclera = white * np.exp(-0.55 * _step(angle, 0.6, 1.4)[..., None] * _BLOOD) * (1 - 0.10 * (who.monk > 6))
     veins = np.abs(gaussian_filter1d(gaussian_filter1d(rng.normal(size=(h, w)), 1.0, axis=0), 3.0, axis=1))
     sclera = sclera * np.exp(-(1.6 * np.maximum(0.05 - veins, 0) / 0.05 * _step(angle, 0.55, 1.2) * 0.25)[..., None] * _BLOOD)
@@ -414,19 +435,21 @@ def paint_hair(who, rng, colour: np.ndarray) -> np.ndarray:
     u = (np.arange(w)[None, :] + drift + gaussian_filter1d(gaussian_filter1d(rng.normal(size=(h, w)), 10, axis=0), 8, axis=1) * 60) % w
     strand = np.interp(u, np.arange(w), 0.6 * gaussian_filter1d(fine, 0.6, mode="wrap") + 0.4 * broad)
     if style.curl > 0.005:
-        strand = 0.6 * strand + 0.9 * gaussian_filter1d(gaussian_filter1d(rng.normal(size=(h, w)), 1.6, axis=0), 1.6, axis=1) * 3
+        curls = gaussian_filter1d(gaussian_filter1d(rng.normal(size=(h, w)), 1.2, axis=0), 1.4, axis=1) * 4
+        strand = 0.3 * strand + curls
     v = np.linspace(0, 1, h)[:, None]
     tone = np.exp(0.38 * strand) * (0.75 + 0.35 * _step(v, 0.0, 0.5))
-    shine = 0.35 * np.exp(-(((v - 0.38 + 0.03 * strand) / 0.10) ** 2))
+    shine = np.interp(colour.mean(), [0.02, 0.1], [0.9, 0.35]) * np.exp(-(((v - 0.38 + 0.03 * strand) / 0.10) ** 2))
     out = colour * (tone * (1 + shine))[..., None]
-    grey = (strand + 0.8 * rng.normal(size=(1, w)) > np.interp(who.grey, [0, 1], [2.6, -2.0]))[..., None]
-    return np.clip(np.where(grey, 0.35 * np.exp(0.25 * strand)[..., None], out), 0.003, 0.9)
+    tint = gaussian_filter1d(rng.normal(size=w), 1.0, mode="wrap") * 1.9
+    share = _step(np.interp(u, np.arange(w), tint), *(np.interp(who.grey, [0, 1], [2.6, -2.2]) + np.array([-1.2, 1.2])))[..., None]
+    return np.clip(out + share * 0.45 * (np.array([0.30, 0.29, 0.28]) * np.exp(0.2 * strand)[..., None] - out), 0.003, 0.9)
 
 
 def _mouth_tiles(albedo, gloss, model: HeadModel, rng) -> None:
     """Mouth lining, tongue and teeth with gums."""
     y = model.position[..., 1].astype(float)
-    for name, colour, shine in (("mouth", (0.16, 0.035, 0.035), 0.6), ("tongue", (0.36, 0.12, 0.11), 0.55)):
+    for name, colour, shine in (("mouth", (0.16, 0.035, 0.035), 0.6), ("tongue", (0.22, 0.065, 0.06), 0.5)):
         at = _tile(name)
         albedo[at] = np.array(colour) * (1 + 0.15 * rng.normal(size=albedo[at].shape[:2] + (1,)))
         gloss[at] = shine
@@ -434,7 +457,7 @@ def _mouth_tiles(albedo, gloss, model: HeadModel, rng) -> None:
     x, ys = model.position[at][..., 0].astype(float), y[at]
     upper = ys > np.median(ys[model.texel_region[at] == REGIONS.index("teeth")])
     gap = np.exp(-(((x / 0.0078 + 0.5 * ~upper) % 1 - 0.5) / 0.055) ** 2 * (x / 0.0078 != 0))
-    ivory = np.array([0.62, 0.56, 0.46]) * rng.uniform(0.85, 1.1)
+    ivory = np.array([0.46, 0.41, 0.33]) * rng.uniform(0.85, 1.1)
     albedo[at] = ivory * (1 - 0.45 * gap[..., None])
     gloss[at] = 0.72
 
@@ -469,7 +492,8 @@ def paint(identity, model: HeadModel) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng([identity.seed, 7])
     coat, drawn = _skin_coat(identity, model)
     hair = hair_colour(identity)
-    coat.rgb *= 1 + rng.normal(0, 0.035, 3)
+    warm = rng.normal(0, 0.03)
+    coat.rgb *= (1 + rng.normal(0, 0.04)) * np.array([1 + 0.3 * warm, 1 - 0.3 * warm, 1 - 1.2 * warm])
     _oil(coat, identity, rng)
     for layer in (_complexion, _spots, _wrinkles, _lips, _lids):
         layer(coat, identity, rng)

@@ -94,7 +94,7 @@ class Identity:
 
 _MONK_CENTRES = {"african": 8.3, "asian": 4.6, "caucasian": 2.8}
 _HAIR_COLOURS = {  # linear RGB
-    "black": (0.010, 0.008, 0.007), "dark brown": (0.026, 0.015, 0.009), "brown": (0.062, 0.034, 0.018),
+    "black": (0.015, 0.012, 0.011), "dark brown": (0.032, 0.019, 0.012), "brown": (0.062, 0.034, 0.018),
     "light brown": (0.13, 0.075, 0.036), "blond": (0.31, 0.20, 0.095), "red": (0.17, 0.050, 0.018),
 }
 _IRIS_COLOURS = {
@@ -134,7 +134,7 @@ def _shape_weights(rng: np.random.Generator, names: np.ndarray) -> np.ndarray:
         if positive or negative:
             weights[i] = max(value if positive else -value, 0)
         else:
-            weights[i] = max(float(rng.normal(-0.1, 0.3)), 0)
+            weights[i] = max(float(rng.normal(-0.12, 0.22)), 0)
     return np.minimum(weights, 0.85)
 
 
@@ -146,7 +146,7 @@ def _spread(stem: str) -> float:
         return 0.18
     if stem.startswith("ear"):
         return 0.28
-    return 0.30
+    return 0.27
 
 
 def _hair(rng: np.random.Generator, age: float, gender: float, ancestry) -> tuple[str, float]:
@@ -222,7 +222,7 @@ def sample_identity(rng: np.random.Generator, **fixed) -> Identity:
         "muscle": float(rng.beta(1.2, 3)), "weight": float(np.clip(rng.normal(0.5, 0.2), 0, 1)),
         "shape": _shape_weights(rng, head_model().shape_names), "hair_style": style, "hairline": receding,
         "hair_colour": _hair_colour(rng, ancestry, monk),
-        "grey": float(np.clip((age - rng.normal(52, 9)) / 22, 0, 1)), "beard": _beard(rng, gender),
+        "grey": float(np.clip((age - rng.normal(55, 8)) / 22, 0, 1)), "beard": _beard(rng, gender),
         "brow": float(rng.uniform(0.6, 1.1) + 0.35 * gender), "iris": _iris(rng, ancestry, monk),
         "lips": float(rng.uniform(0.35, 0.9) + (0.5 if gender < 0.5 and rng.random() < 0.4 else 0.0)),
         "freckles": float(rng.random() < 0.25) * float(rng.uniform(0.2, 1)) * max(0.0, 1 - (monk - 1) / 6),
@@ -248,7 +248,39 @@ def _points(model: HeadModel, identity: Identity) -> np.ndarray:
     centres = [fit_sphere(body[ids])[0] for ids in model.eye_points]
     points = np.zeros((len(model.template), 3), np.float32)
     points[:n] = body - np.mean(centres, 0)
+    # MakeHuman's teeth touch the lips and its tongue fills the mouth: both sit deeper here.
+    points[_part(model, "teeth")] += np.array([0, 0, -0.006], np.float32)
+    points[_part(model, "tongue")] += np.array([0, -0.006, -0.010], np.float32)
+    _close_lips(model, points)
     return points
+
+
+def _part(model: HeadModel, *names: str) -> np.ndarray:
+    """Base points of the named regions."""
+    inside = np.isin(model.region, [REGIONS.index(name) for name in names])
+    return np.unique(model.split[model.triangles[inside]])
+
+
+_INNER_LIPS = ((191, 80, 81, 82, 13, 312, 311, 310, 415), (95, 88, 178, 87, 14, 317, 402, 318, 324))
+
+
+def _close_lips(model: HeadModel, points: np.ndarray) -> None:
+    """Bring the lips together where an identity's shape has parted them."""
+    triangle, weight = landmark_table()
+    corners = model.split[model.triangles[triangle]]
+    before, now = (np.einsum("nk,nkc->nc", weight, p[corners]) for p in (model.template, points))
+    upper, lower = (list(side) for side in _INNER_LIPS)
+    parted = (now[upper] - now[lower]) - (before[upper] - before[lower])
+    seam = 0.5 * (before[upper] + before[lower])
+    ids = _part(model, "head", "mouth")
+    at = model.template[ids]
+    level = np.interp(at[:, 0], seam[:, 0], seam[:, 1])
+    depth = np.interp(at[:, 0], seam[:, 0], seam[:, 2])
+    span = np.clip((seam[:, 0].max() + 0.010 - np.abs(at[:, 0])) / 0.010, 0, 1)
+    far = np.hypot(at[:, 1] - level, np.maximum(depth - 0.006 - at[:, 2], 0))
+    pull = 0.5 * span * np.exp(-((far / 0.010) ** 2)) * np.where(at[:, 1] > level, -1, 1)
+    for axis in (1, 2):
+        points[ids, axis] += pull * np.interp(at[:, 0], seam[:, 0], parted[:, axis])
 
 
 def _eyes(model: HeadModel, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -274,8 +306,7 @@ def _dress(model: HeadModel, identity: Identity, points: np.ndarray) -> None:
     """Move the torso outwards by the cloth's thickness, thicker along the neckline."""
     normals = point_normals(points, model.split[model.triangles])
     below = collar(model.template.astype(np.float32), identity.shirt)
-    torso = np.isin(model.region, [REGIONS.index("torso_front"), REGIONS.index("torso_back")])
-    ids = np.unique(model.split[model.triangles[torso]])
+    ids = _part(model, "torso_front", "torso_back")
     rise = 0.006 * np.clip(below / 0.006, 0, 1) + 0.004 * np.exp(-(((below - 0.008) / 0.008) ** 2)) * (below > 0)
     if identity.shirt == "shirt":
         rise += 0.006 * np.exp(-(((below - 0.015) / 0.015) ** 2)) * (below > 0)
@@ -288,7 +319,7 @@ def _grow_beard(model: HeadModel, identity: Identity, points: np.ndarray) -> Non
         return
     triangle, weight = landmark_table()
     marks = np.einsum("nk,nkc->nc", weight, model.template[model.split[model.triangles[triangle]]])
-    ids = np.unique(model.split[model.triangles[model.region == 0]])
+    ids = _part(model, "head")
     density = beard_density(model.template[ids].astype(float), marks, identity.beard)
     lips = np.abs(model.template[ids] - marks[[13]])  # the lips keep their shape
     density *= 1 - np.exp(-((lips / [0.024, 0.011, 0.05]) ** 2).sum(1))
@@ -423,8 +454,7 @@ class Face:
     eye_centres: np.ndarray
     eye_radii: np.ndarray
     _points: np.ndarray
-    _deltas: np.ndarray
-    _where: np.ndarray
+    _actions: tuple[tuple[np.ndarray, np.ndarray], ...]
     _split: np.ndarray
     _rigid: np.ndarray
     _lids: np.ndarray
@@ -451,9 +481,9 @@ class Face:
         if gaze is not None:
             weights = np.maximum(weights, gaze_weights(gaze))
         points = self._points.copy()
-        used = np.flatnonzero(weights)
-        if len(used):
-            points[self._where] += np.tensordot(weights[used], self._deltas[used], 1)
+        for k in np.flatnonzero(weights):
+            where, delta = self._actions[k]
+            points[where] += weights[k] * delta
         self._turn_eyes(points, turn)
         return np.concatenate([points[self._split], self._rigid])
 
@@ -490,9 +520,9 @@ def _extras(identity: Identity, model: HeadModel, points: np.ndarray, eyes: np.n
     if hair is not None:
         parts.append((*hair, "hair"))
     if identity.glasses != "none":
-        skin = points[np.unique(model.split[model.triangles[model.region == 0]])]
-        level = np.abs(skin[:, 1] - 0.005) < 0.012
-        ear_x = float(np.abs(skin[level & (skin[:, 2] < -0.05) & (skin[:, 2] > -0.075), 0]).max()) + 0.003
+        skin = points[_part(model, "head")]
+        temple = (np.abs(skin[:, 1] - 0.012) < 0.010) & (skin[:, 2] < -0.03) & (skin[:, 2] > -0.06)
+        ear_x = float(np.abs(skin[temple, 0]).max()) + 0.002
         vertices, triangles = _glasses(identity.glasses, skin, eyes, ear_x)
         parts.append((vertices, triangles, _solid_uv("glasses", len(vertices)), "glasses"))
     return parts
@@ -533,9 +563,17 @@ def _face(identity, model, points, centres, radii, extras, albedo, gloss) -> Fac
     return Face(
         identity=identity, neutral=neutral, triangles=np.concatenate(triangles), uv=np.concatenate(uv),
         albedo=albedo, gloss=gloss, occlusion=occlusion, weld=np.concatenate(weld), region=np.concatenate(region),
-        eye_centres=centres, eye_radii=radii, _points=points, _deltas=model.expression, _where=model.expression_points,
-        _split=model.split, _rigid=rigid, _lids=model.lid_points, _eyeballs=model.eyeballs,
+        eye_centres=centres, eye_radii=radii, _points=points, _actions=_actions(model), _split=model.split, _rigid=rigid, _lids=model.lid_points, _eyeballs=model.eyeballs,
     )
+
+
+def _actions(model: HeadModel) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """Each facial action as the points it moves and by how much (most move few)."""
+    out = []
+    for delta in model.expression:
+        moved = np.flatnonzero(np.abs(delta).max(1) > 2e-6)
+        out.append((model.expression_points[moved], delta[moved]))
+    return tuple(out)
 
 
 def _first_of(split: np.ndarray) -> np.ndarray:

@@ -34,7 +34,7 @@ EXPRESSION_NAMES = (
 )
 """MediaPipe's 52 blendshape names in MediaPipe's order, ``_neutral`` first."""
 
-MODEL_VERSION = 1
+MODEL_VERSION = 2
 TEXTURE_SIZE = 512
 ANCESTRIES = ("african", "asian", "caucasian")
 WEIGHTS = ("minweight", "averageweight", "maxweight")
@@ -202,7 +202,15 @@ def _chart(region: str, p: np.ndarray) -> np.ndarray:
         return _place(_azimuthal(p, HEAD_CENTRE, -1.0, np.deg2rad(85), 1.0), region)
     if region == "tongue":
         return _place(_box(p, (0, 2)), region)
+    if region.startswith("torso"):
+        return _place(_towards_collar(_box(p, (0, 1))), region)
     return _place(_box(p, (0, 1)), region)
+
+
+def _towards_collar(unit: np.ndarray) -> np.ndarray:
+    """Stretch a torso chart so that neck and collar get most of its texels."""
+    down = (1 - unit[:, 1]) / 2
+    return np.stack([np.sign(unit[:, 0]) * np.abs(unit[:, 0]) ** 0.62, 1 - 2 * down**0.75], 1)
 
 
 def _body_regions(centroids: np.ndarray, normals: np.ndarray, source_v: np.ndarray) -> np.ndarray:
@@ -384,7 +392,7 @@ def _depth_points(px: np.ndarray, z: np.ndarray, triangles: np.ndarray, size: in
 
 def hair_directions() -> tuple[np.ndarray, np.ndarray]:
     """Angles of the hair grid: polar from the crown (rows,) and azimuth from the front (columns,), rad."""
-    return np.deg2rad(np.linspace(3, 140, HAIR_ROWS)), 2 * np.pi * np.arange(HAIR_COLUMNS) / HAIR_COLUMNS
+    return np.deg2rad(np.linspace(3, 152, HAIR_ROWS)), 2 * np.pi * np.arange(HAIR_COLUMNS) / HAIR_COLUMNS
 
 
 def _hair_hits(points: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

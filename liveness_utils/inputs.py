@@ -176,6 +176,7 @@ def _picture_reasons(quality: dict[str, float], limits: QualityLimits) -> list[s
     )
     return [sentence for failed, sentence in checks if failed]
 
+
 @dataclass(frozen=True)
 class ClipInputs:
     """What the network is given of one clip, and how good it is.

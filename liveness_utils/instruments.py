@@ -258,7 +258,7 @@ def _screen(rng: np.random.Generator, name: str, index: int) -> ScreenInstrument
         saturation=float(rng.uniform(0.95, 1.2)),
         refresh=refresh * float(rng.uniform(0.998, 1.002)),
         pwm_depth=float(np.clip(_jitter(rng, pwm, 0.3), 0.0, 0.9)),
-        grid_contrast=_jitter(rng, grid, 0.25),
+        grid_contrast=0.4 * _jitter(rng, grid, 0.25),
         reflectance=_jitter(rng, reflect, 0.1),
         roughness=_jitter(rng, rough, 0.1),
         bezel_colour=(shade, shade, shade),

@@ -63,9 +63,7 @@ class Rate:
 
     def __str__(self) -> str:
         low, high = (100 * x for x in self.interval)
-        return (
-            f"{100 * self.value:.1f} % ({self.k}/{self.n}, 95 % interval {low:.1f} to {high:.1f})"
-        )
+        return f"{100 * self.value:.1f} % ({self.k}/{self.n}, 95 % interval {low:.1f} to {high:.1f})"
 
 
 @dataclass(frozen=True)
@@ -140,9 +138,7 @@ def _species(species: ArrayLike | None, bona_fide: NDArray[np.bool_]) -> NDArray
     empty = names.isna() | names.isin(["", "nan", "None"])
     named = names.where(~empty, UNNAMED_SPECIES).astype(str).to_numpy(dtype=str)
     if (~bona_fide & (named == BONA_FIDE)).any():
-        raise MetricError(
-            "A row with is_bonafide 0 has the species bona_fide: mend one of the two."
-        )
+        raise MetricError("A row with is_bonafide 0 has the species bona_fide: mend one of the two.")
     if (bona_fide & (named != BONA_FIDE) & ~empty.to_numpy()).any():
         raise MetricError("A row with is_bonafide 1 names an attack species: mend one of the two.")
     return np.where(bona_fide, BONA_FIDE, named)
@@ -166,7 +162,8 @@ def load_scores(path: str | PathLike) -> pd.DataFrame:
     try:
         table = pd.read_csv(path)
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise MetricError(f"{path} cannot be read as CSV: {error}.") from error
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise MetricError(f"{path} cannot be read as CSV: {reason}.") from error
     missing = [c for c in ("score", "is_bonafide") if c not in table]
     if missing:
         raise MetricError(f"{path} has no column {' and '.join(missing)}: add it to the header.")
@@ -176,9 +173,7 @@ def load_scores(path: str | PathLike) -> pd.DataFrame:
     text = score.isna() & table["score"].notna()
     if text.any():
         line = int(np.flatnonzero(text)[0]) + 2
-        raise MetricError(
-            f"{path}, line {line}: score is not a number; leave it empty if there is none."
-        )
+        raise MetricError(f"{path}, line {line}: score is not a number; leave it empty if there is none.")
     return table.assign(score=score)
 
 
@@ -335,9 +330,7 @@ def _share_at_least(values: NDArray, threshold: NDArray) -> NDArray:
     return 1 - np.searchsorted(ordered, threshold, side="left") / ordered.size
 
 
-def det_curve(
-    scores: ArrayLike, is_bonafide: ArrayLike, species: ArrayLike | None = None
-) -> dict[str, DetCurve]:
+def det_curve(scores: ArrayLike, is_bonafide: ArrayLike, species: ArrayLike | None = None) -> dict[str, DetCurve]:
     """Return the error curve of each species, of the worst one and of all pooled.
 
     Args:
@@ -381,9 +374,7 @@ def eer(scores: ArrayLike, is_bonafide: ArrayLike, species: ArrayLike | None = N
     return _crossing(curves["pooled" if species is None else "worst"])[0]
 
 
-def bpcer_at_apcer(
-    scores: ArrayLike, is_bonafide: ArrayLike, target: float, species: ArrayLike | None = None
-) -> Rate:
+def bpcer_at_apcer(scores: ArrayLike, is_bonafide: ArrayLike, target: float, species: ArrayLike | None = None) -> Rate:
     """BPCER where the worst species' APCER first is at most `target` (0.1 gives BPCER10).
 
     Source: ISO/IEC 30107-3:2023, BPCER at fixed APCER; "BPCER20" is target 0.05.
@@ -445,16 +436,12 @@ def _just_above(scores: NDArray, barrier: float) -> float:
     return float(middle if middle > barrier else higher.min())
 
 
-def _threshold(
-    s: NDArray, y: NDArray, names: NDArray, value: float, target: float | None, enough: bool
-) -> Threshold:
+def _threshold(s: NDArray, y: NDArray, names: NDArray, value: float, target: float | None, enough: bool) -> Threshold:
     worst, rate = worst_species(apcer(s, y, value, names))
     return Threshold(value, target, rate, worst, bpcer(s, y, value), enough)
 
 
-def threshold_at_eer(
-    scores: ArrayLike, is_bonafide: ArrayLike, species: ArrayLike | None = None
-) -> Threshold:
+def threshold_at_eer(scores: ArrayLike, is_bonafide: ArrayLike, species: ArrayLike | None = None) -> Threshold:
     """Return the threshold where worst-species APCER and BPCER come closest on this set."""
     s, y, names = _arrays(scores, is_bonafide, species)
     curve = det_curve(s, y, names)["worst"]
@@ -541,9 +528,7 @@ def _resampled(event: NDArray, group: NDArray, unit: NDArray, draws: NDArray) ->
     return np.divide(draws @ k, total, out=np.full(len(draws), np.nan), where=total > 0)
 
 
-def _curve_samples(
-    s: NDArray, y: NDArray, names: NDArray, unit: NDArray, draws: NDArray
-) -> dict[str, NDArray]:
+def _curve_samples(s: NDArray, y: NDArray, names: NDArray, unit: NDArray, draws: NDArray) -> dict[str, NDArray]:
     out: dict[str, list[float]] = {"eer": [], "bpcer10": [], "bpcer20": [], "bpcer100": []}
     for draw in draws:
         rows = np.repeat(np.arange(s.size), draw[unit])
@@ -583,9 +568,7 @@ def reliability(scores: ArrayLike, is_bonafide: ArrayLike, bins: int = 10) -> pd
     if s.size == 0:
         raise MetricError("Every score is a no decision: there is nothing to calibrate.")
     if s.min() < 0 or s.max() > 1:
-        raise MetricError(
-            "Scores outside 0..1 are no probabilities: calibration needs P(bona fide)."
-        )
+        raise MetricError("Scores outside 0..1 are no probabilities: calibration needs P(bona fide).")
     edges = np.linspace(0, 1, bins + 1)
     index = np.clip(np.digitize(s, edges[1:-1]), 0, bins - 1)
     grouped = pd.DataFrame({"bin": index, "mean_score": s, "share_bona_fide": y}).groupby("bin")
@@ -644,9 +627,7 @@ def covariate_groups(values: pd.Series) -> pd.Series:
     return values.astype(object)
 
 
-def differential(
-    table: pd.DataFrame, threshold: float, covariate: str, smallest: int = 5
-) -> pd.DataFrame:
+def differential(table: pd.DataFrame, threshold: float, covariate: str, smallest: int = 5) -> pd.DataFrame:
     """Error rates in each group of a covariate, at the one threshold that all share.
 
     Args:
@@ -678,9 +659,7 @@ def differential(
 def _in_order(groups: pd.Series, values: pd.Series) -> list[Any]:
     """Names of groups, those of a number by rising value, others by name."""
     number = pd.to_numeric(values, errors="coerce").groupby(groups).min()
-    return (
-        list(number.sort_values().index) if number.notna().all() else sorted(number.index, key=str)
-    )
+    return list(number.sort_values().index) if number.notna().all() else sorted(number.index, key=str)
 
 
 def _columns(kind: str, k: int, n: int, smallest: int) -> dict[str, Any]:
@@ -765,9 +744,7 @@ def report(
     out["bpnrr"] = silent_b.as_dict()
     out["calibration"] = _calibration(s, y, notes)
     out["differential"] = {
-        c: differential(test, value, c).to_dict("records")
-        for c in covariates
-        if c in test and test[c].notna().any()
+        c: differential(test, value, c).to_dict("records") for c in covariates if c in test and test[c].notna().any()
     }
     out["notes"] = notes + _sample_notes(s, y, names)
     return out
@@ -794,9 +771,7 @@ def _choose(
 def _subjects(table: pd.DataFrame, notes: list[str]) -> NDArray | None:
     if "subject_id" in table and table["subject_id"].notna().all():
         return table["subject_id"].to_numpy()
-    notes.append(
-        "No subject_id: the bootstrap takes clips as independent, so intervals are too narrow."
-    )
+    notes.append("No subject_id: the bootstrap takes clips as independent, so intervals are too narrow.")
     return None
 
 
@@ -857,15 +832,9 @@ def _calibration(s: NDArray, y: NDArray, notes: list[str]) -> dict[str, Any] | N
 
 def _sample_notes(s: NDArray, y: NDArray, names: NDArray) -> list[str]:
     few = [str(n) for n in np.unique(names[~y]) if (names[~y] == n).sum() < 30]
-    notes = (
-        [f"Fewer than 30 clips of {', '.join(few)}: read those intervals, not the rates."]
-        if few
-        else []
-    )
+    notes = [f"Fewer than 30 clips of {', '.join(few)}: read those intervals, not the rates."] if few else []
     if names[~y].size and (names[~y] == UNNAMED_SPECIES).all():
-        notes.append(
-            "No pai_species: all attacks count as one species, so the worst case is hidden."
-        )
+        notes.append("No pai_species: all attacks count as one species, so the worst case is hidden.")
     return notes
 
 
@@ -883,9 +852,7 @@ def summary(result: Report) -> str:
     rows += [("ACER", result["acer"])]
     if result["without_injection"] and INJECTION in result["apcer"]:
         rows += [("ACER without injection", result["without_injection"]["acer"])]
-    rows += [
-        (name.upper(), result[name]) for name in ("hter", "eer", "bpcer10", "bpcer20", "bpcer100")
-    ]
+    rows += [(name.upper(), result[name]) for name in ("hter", "eer", "bpcer10", "bpcer20", "bpcer100")]
     rows += [(f"APNRR {n}", r) for n, r in result["apnrr"].items() if r["k"]]
     rows += [("BPNRR", result["bpnrr"])]
     return "\n".join(lines + [_line(*row) for row in rows] + [""] + result["notes"]).rstrip()

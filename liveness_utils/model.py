@@ -160,9 +160,7 @@ class FeatureEncoder(nn.Module):
         from_imu = torch.zeros(n_features)
         from_imu[list(imu_columns)] = 1.0
         self.register_buffer("from_imu", from_imu)
-        self.mlp = nn.Sequential(
-            nn.Linear(n_features, 64), nn.Hardswish(), nn.Linear(64, width), nn.Hardswish()
-        )
+        self.mlp = nn.Sequential(nn.Linear(n_features, 64), nn.Hardswish(), nn.Linear(64, width), nn.Hardswish())
         self.motion = nn.Linear(n_features, pairs)
 
     def forward(self, features: Tensor, has_imu: Tensor) -> tuple[Tensor, Tensor]:
@@ -223,9 +221,7 @@ class LivenessNet(nn.Module):
         self.config = config
         width, k = config.hidden, config.pairs
         self.frame = FrameEncoder(config.embedding, config.imagenet)
-        self.features = FeatureEncoder(
-            config.n_features, tuple(config.imu_columns), self.FEATURE_WIDTH, k
-        )
+        self.features = FeatureEncoder(config.n_features, tuple(config.imu_columns), self.FEATURE_WIDTH, k)
         self.imu = ImuEncoder(self.IMU_WIDTH, k)
         fused = config.embedding + self.FEATURE_WIDTH + self.IMU_WIDTH
         self.missing = nn.Parameter(torch.zeros(fused))
@@ -250,8 +246,7 @@ class LivenessNet(nn.Module):
     def _fuse(self, parts: list[Tensor], presence: Tensor) -> Tensor:
         learned = torch.split(self.missing, self._widths)
         mixed = [
-            part * presence[:, i : i + 1] + learned[i] * (1.0 - presence[:, i : i + 1])
-            for i, part in enumerate(parts)
+            part * presence[:, i : i + 1] + learned[i] * (1.0 - presence[:, i : i + 1]) for i, part in enumerate(parts)
         ]
         return torch.cat(mixed, dim=1)
 
@@ -273,9 +268,7 @@ class LivenessNet(nn.Module):
     def _evidence(self, h: Tensor, c: Tensor, presence: Tensor) -> Tensor:
         """Last output, mean output and the pair correlations of the frames so far, (B, 2H + K)."""
         width, k = self.config.hidden, self.config.pairs
-        _, total, _, su, sv, suu, svv, suv, count = torch.split(
-            c, [width, width, k, k, k, k, k, k, 1], dim=1
-        )
+        _, total, _, su, sv, suu, svv, suv, count = torch.split(c, [width, width, k, k, k, k, k, k, 1], dim=1)
         changes = torch.clamp(count - 1.0, min=1.0)
         mu, mv = su / changes, sv / changes
         power = functional.relu(suu / changes - mu * mu) * functional.relu(svv / changes - mv * mv)

@@ -291,7 +291,7 @@ def camera_trajectory(
     little roll and a framing error, and the face stays within 7° or so of the optical axis.
 
     ``stand``: on a stand, with the vibration of a table. ``hold_still``: held on purpose.
-    ``natural``: held without care. ``sweep``: a voluntary orbit of 18 to 30° about the face,
+    ``natural``: held without care. ``sweep``: a voluntary orbit of 19 to 30° about the face,
     sideways, vertical or diagonal, one way or there and back. ``walking``: carried by
     someone who walks; `Trajectory.body` is the bounce that head and hands share.
 
@@ -330,7 +330,7 @@ def _sweep(
     axis: str | None,
 ) -> np.ndarray:  # fmt: skip
     """Voluntary orbit (N, 2) rad in azimuth and elevation."""
-    size = math.radians(rng.uniform(18.0, 30.0)) if degrees is None else math.radians(degrees)
+    size = math.radians(rng.uniform(19.0, 30.0)) if degrees is None else math.radians(degrees)
     axis = rng.choice(["sideways", "vertical", "diagonal"], p=[0.5, 0.25, 0.25]) if axis is None else axis
     tilt = {"sideways": 0.0, "vertical": 90.0, "diagonal": 45.0 * rng.choice([-1, 1])}.get(axis)
     if tilt is None:

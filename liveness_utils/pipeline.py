@@ -148,9 +148,7 @@ def run(
     finally:
         collect(folder, profile, given)
         _report(folder, say)
-    say(
-        f"{'all':28} {sum(s.minutes for s in steps(folder)):6.1f} min  report: {Run(folder).report}"
-    )
+    say(f"{'all':28} {sum(s.minutes for s in steps(folder)):6.1f} min  report: {Run(folder).report}")
     return Run(folder, tuple(steps(folder)))
 
 
@@ -172,9 +170,7 @@ def _step(path: Path, values: dict[str, Any], folder: Path, say: Say, progress: 
     _remember(folder, Step(path.stem, round(minutes, 3), ended, error))
     say(f"{path.stem:28} {minutes:6.1f} min  {'failed' if error else 'ok'}")
     if error:
-        raise PipelineError(
-            f"{path.name} stopped: {error} Mend it and go on with --from {path.name[:2]}."
-        )
+        raise PipelineError(f"{path.name} stopped: {error} Mend it and go on with --from {path.name[:2]}.")
 
 
 def _execute(path: Path, values: dict[str, Any], folder: Path, progress: bool) -> str | None:
@@ -266,9 +262,7 @@ def collect(folder: Path, profile: str, parameters: Mapping[str, Any]) -> Path:
         "packages": {name: _version(name) for name in ("numpy", "torch", "mediapipe", "anny")},
         "minutes": {s.notebook: s.minutes for s in steps(folder)},
         "notebooks": {
-            name: json.loads(path.read_text(encoding="utf-8"))
-            for name, path in found.items()
-            if path.exists()
+            name: json.loads(path.read_text(encoding="utf-8")) for name, path in found.items() if path.exists()
         },
     }
     return config.write_json(folder / "metrics.json", content)

@@ -123,9 +123,7 @@ def label(name: str) -> str:
 
 def mark_simulated(ax: Axes, text: str = _SIMULATED) -> Axes:
     """Write into the corner that the figure rests on simulated data."""
-    ax.text(
-        1.0, 1.01, text, transform=ax.transAxes, ha="right", va="bottom", fontsize=6, color=GREY
-    )
+    ax.text(1.0, 1.01, text, transform=ax.transAxes, ha="right", va="bottom", fontsize=6, color=GREY)
     return ax
 
 
@@ -154,9 +152,7 @@ def _draw_curves(ax: Axes, curves: Mapping[str, DetCurve], transform: Any, flip:
                 drawstyle="steps-post")  # fmt: skip
 
 
-def _operating_point(
-    ax: Axes, curves: Mapping[str, DetCurve], threshold: float, transform: Any, flip: bool
-) -> None:
+def _operating_point(ax: Axes, curves: Mapping[str, DetCurve], threshold: float, transform: Any, flip: bool) -> None:
     curve = curves["worst"]
     k = min(int(np.searchsorted(curve.threshold, threshold, side="left")), curve.apcer.size - 1)
     x, y = transform(curve.apcer[k]), transform(curve.bpcer[k])
@@ -164,9 +160,7 @@ def _operating_point(
             label=f"operating point {threshold:.3f}", clip_on=False)  # fmt: skip
 
 
-def det_plot(
-    ax: Axes, curves: Mapping[str, DetCurve], threshold: float | None = None, floor: float = 2e-3
-) -> Axes:
+def det_plot(ax: Axes, curves: Mapping[str, DetCurve], threshold: float | None = None, floor: float = 2e-3) -> Axes:
     """Draw the detection error trade-off: APCER against BPCER, one curve a species, and the worst.
 
     Args:
@@ -216,9 +210,7 @@ def score_histogram(
     """Draw the scores of bona fide presentations and attacks; no decisions are counted in words."""
     s, y = np.asarray(scores, dtype=float), np.asarray(is_bonafide).astype(bool)
     known = s[~np.isnan(s)]
-    edges = np.linspace(
-        min(0.0, known.min(initial=0.0)), max(1.0, known.max(initial=1.0)), bins + 1
-    )
+    edges = np.linspace(min(0.0, known.min(initial=0.0)), max(1.0, known.max(initial=1.0)), bins + 1)
     for chosen, name, hatch in ((y, "bona fide", ""), (~y, "attack", "////")):
         colour = BLUE if name == "bona fide" else VERMILION
         part, silent = s[chosen & ~np.isnan(s)], int(np.isnan(s[chosen]).sum())
@@ -235,9 +227,7 @@ def score_histogram(
 def calibration_plot(ax: Axes, table: pd.DataFrame) -> Axes:
     """Draw the reliability diagram of `metrics.reliability`, with 95 % intervals of each bin."""
     counts = (table["share_bona_fide"] * table["n"]).round().astype(int)
-    ends = np.array(
-        [metrics.clopper_pearson(k, n) for k, n in zip(counts, table["n"], strict=True)]
-    )
+    ends = np.array([metrics.clopper_pearson(k, n) for k, n in zip(counts, table["n"], strict=True)])
     error = np.abs(ends.T - table["share_bona_fide"].to_numpy())
     ax.plot([0, 1], [0, 1], color=GREY, ls="--", lw=1, label="calibrated")
     ax.errorbar(table["mean_score"], table["share_bona_fide"], error, fmt="o-", color=BLUE,
@@ -278,9 +268,7 @@ def group_plot(ax: Axes, table: pd.DataFrame, kind: str = "bpcer") -> Axes:
     return ax
 
 
-def evaluation_figures(
-    test: pd.DataFrame, result: metrics.Report, directory: str | PathLike
-) -> list[Path]:
+def evaluation_figures(test: pd.DataFrame, result: metrics.Report, directory: str | PathLike) -> list[Path]:
     """Write the figures of ``liveness evaluate --figures``: DET with histogram, ROC, calibration, rates.
 
     Args:
@@ -360,9 +348,7 @@ def depth_panel(
     maps = [m for m in (truth, predicted) if m is not None and np.isfinite(m).any()]
     low = min((np.nanmin(m) for m in maps), default=0.0)
     high = max((np.nanmax(m) for m in maps), default=1.0)
-    for ax, content, title in zip(
-        axes, (image, truth, predicted), ("frame", "true", "predicted"), strict=True
-    ):
+    for ax, content, title in zip(axes, (image, truth, predicted), ("frame", "true", "predicted"), strict=True):
         ax.set_axis_off()
         ax.set_title(title, loc="center", fontweight="normal")
         if content is not None:
@@ -374,16 +360,10 @@ def depth_panel(
 # --- signals --------------------------------------------------------------------------------
 
 
-def imu_plot(
-    axes: Sequence[Axes], t: ArrayLike, accel: ArrayLike, gyro: ArrayLike
-) -> Sequence[Axes]:
+def imu_plot(axes: Sequence[Axes], t: ArrayLike, accel: ArrayLike, gyro: ArrayLike) -> Sequence[Axes]:
     """Draw specific force (M, 3) in m/s² and angular rate (M, 3) in rad/s over time in seconds."""
-    for ax, values, unit in zip(
-        axes, (accel, gyro), ("specific force (m/s²)", "angular rate (rad/s)"), strict=True
-    ):
-        for k, (name, colour, line) in enumerate(
-            zip("xyz", (VERMILION, GREEN, BLUE), ("-", "--", "-."), strict=True)
-        ):
+    for ax, values, unit in zip(axes, (accel, gyro), ("specific force (m/s²)", "angular rate (rad/s)"), strict=True):
+        for k, (name, colour, line) in enumerate(zip("xyz", (VERMILION, GREEN, BLUE), ("-", "--", "-."), strict=True)):
             ax.plot(t, np.asarray(values)[:, k], color=colour, ls=line, lw=1, label=name)
         ax.set(ylabel=unit)
     axes[0].legend(ncols=3, loc="best")
@@ -400,9 +380,7 @@ def trajectory_plot(ax: Axes, position: ArrayLike, *, name: str = "", colour: st
     return ax
 
 
-def angles_plot(
-    ax: Axes, t: ArrayLike, angles: Mapping[str, ArrayLike], unit: str = "angle (°)"
-) -> Axes:
+def angles_plot(ax: Axes, t: ArrayLike, angles: Mapping[str, ArrayLike], unit: str = "angle (°)") -> Axes:
     """Draw named angles given in radians as degrees over time in seconds."""
     for name, values in angles.items():
         ax.plot(t, np.degrees(np.asarray(values, dtype=float)), label=label(name))
@@ -433,9 +411,7 @@ def separability_heatmap(ax: Axes, table: pd.DataFrame, *, unit: str = "AUC") ->
             fontsize=6,
             color=BLACK if dark else "white",
         )
-    ax.set_xticks(
-        range(table.shape[1]), [label(str(c)) for c in table.columns], rotation=40, ha="right"
-    )
+    ax.set_xticks(range(table.shape[1]), [label(str(c)) for c in table.columns], rotation=40, ha="right")
     ax.set_yticks(range(table.shape[0]), [label(str(c)) for c in table.index])
     ax.grid(visible=False)
     ax.figure.colorbar(shown, ax=ax, label=unit, pad=0.02, extend="min")

@@ -13,9 +13,12 @@ import numba as nb
 import numpy as np
 
 _JIT = {"cache": True, "fastmath": True, "nogil": True, "error_model": "numpy"}
+_INLINE = {**_JIT, "forceinline": True}  # calls that pass arrays cost more than what these functions do
 _NEAR = 0.03  # metres; closer triangles are dropped whole
 _TRI_BITS = 24  # a sub-sample stores mesh index and triangle index in one int32
 _SHADOW_PX = 128
+# Kernels stay in single precision: a plain 1 or 0.5 would promote whole expressions to double.
+_0, _1, _HALF, _QUARTER = np.float32(0.0), np.float32(1.0), np.float32(0.5), np.float32(0.25)
 
 
 class Pinhole(Protocol):
@@ -67,19 +70,18 @@ RESIN = Material(specular=0.05, roughness=0.24)
 PLASTIC = Material(specular=0.045, roughness=0.36)
 
 
+_NO_HOLE = np.array([1.0, 1.0, 0.0, 0.0], np.float32)
+
+
 @dataclass(frozen=True)
 class Texture:
     """A mip pyramid: texels (N,5) float32 = linear r, g, b, alpha, roughness (negative: take the material's);
-    layout (L,3) int32 = offset, height, width of every level."""
+    layout (L,3) int32 = offset, height, width of every level; hole (4,) float32 = smallest u, v and largest u, v of
+    the texels that are less than half opaque (largest < smallest where there are none)."""
 
     texels: np.ndarray
     layout: np.ndarray
-
-    @property
-    def has_holes(self) -> bool:
-        """Whether any texel of the finest level is less than half opaque."""
-        _, height, width = self.layout[0]
-        return bool(self.texels[: height * width, 3].min() < 0.5)
+    hole: np.ndarray = field(default_factory=lambda: _NO_HOLE.copy())
 
 
 def make_texture(
@@ -107,7 +109,16 @@ def make_texture(
     if alpha is None and colour.shape[2] == 4:
         full[..., 3] = colour[..., 3]
     full[..., 4] = -1.0 if gloss is None else 1.0 - np.asarray(gloss, np.float32)
-    return Texture(*_pyramid(full, levels))
+    return Texture(*_pyramid(full, levels), _hole(full[..., 3]))
+
+
+def _hole(alpha: np.ndarray) -> np.ndarray:
+    """Box (u0, v0, u1, v1) around everything below half opacity."""
+    y, x = np.nonzero(alpha < 0.5)
+    if not len(y):
+        return _NO_HOLE.copy()
+    height, width = alpha.shape
+    return np.array([x.min() / width, y.min() / height, (x.max() + 1) / width, (y.max() + 1) / height], np.float32)
 
 
 def _pyramid(full: np.ndarray, levels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -451,7 +462,7 @@ def _prepare(index, mesh, rotation, centre, lens, samples, inv_z, face) -> _Prep
     screen = _to_screen(vertices, rotation, centre, lens, samples)
     uv = _f32(mesh.uv)
     bounds = _raster(
-        screen, triangles, uv, texture.texels, texture.layout, texture.has_holes, mesh.two_sided,
+        screen, triangles, uv, texture.texels, texture.layout, texture.hole, mesh.two_sided,
         index << _TRI_BITS, inv_z, face,
     )  # fmt: skip
     return _Prepared(mesh, vertices, triangles, uv, screen, normals, occlusion, texture, lens, bounds)
@@ -606,47 +617,50 @@ def _to_screen(vertices, rotation, centre, lens, samples):
 
 
 @nb.njit(**_JIT)
-def _raster(screen, triangles, uv, texels, layout, holes, two_sided, tag, inv_z, face):
+def _raster(screen, triangles, uv, texels, layout, hole, two_sided, tag, inv_z, face):
     """Z-buffer all triangles; returns the touched rectangle x0, x1, y0, y1 in sub-samples (x1 < x0 if none)."""
     height, width = inv_z.shape
+    right, bottom = np.float32(width - 1), np.float32(height - 1)
     bx0, bx1, by0, by1 = width, -1, height, -1
-    quarter = np.float32(0.25)
     for i in range(triangles.shape[0]):
         a, b, c = triangles[i, 0], triangles[i, 1], triangles[i, 2]
         x0, y0, q0 = screen[a, 0], screen[a, 1], screen[a, 2]
         x1, y1, q1 = screen[b, 0] - x0, screen[b, 1] - y0, screen[b, 2]
         x2, y2, q2 = screen[c, 0] - x0, screen[c, 1] - y0, screen[c, 2]
-        if q0 < 0 or q1 < 0 or q2 < 0:
-            continue
         area = x1 * y2 - x2 * y1
-        if area >= 0 and not (two_sided and area > 0):
+        if area >= _0 and not (two_sided and area > _0):
             continue
-        xa = max(int(np.ceil(x0 + min(min(x1, x2), 0.0) - quarter)), 0)
-        xb = min(int(np.floor(x0 + max(max(x1, x2), 0.0) + quarter)), width - 1)
-        ya = max(int(np.ceil(y0 + min(min(y1, y2), 0.0) - quarter)), 0)
-        yb = min(int(np.floor(y0 + max(max(y1, y2), 0.0) + quarter)), height - 1)
+        if q0 < _0 or q1 < _0 or q2 < _0:
+            continue
+        left, top = max(x0 + min(min(x1, x2), _0) - _QUARTER, _0), max(y0 + min(min(y1, y2), _0) - _QUARTER, _0)
+        xa, ya = int(np.ceil(left)), int(np.ceil(top))
+        xb = int(np.floor(min(x0 + max(max(x1, x2), _0) + _QUARTER, right)))
+        yb = int(np.floor(min(y0 + max(max(y1, y2), _0) + _QUARTER, bottom)))
         if xa > xb or ya > yb:
             continue
-        inv = np.float32(1.0) / area
+        inv = _1 / area
         d1, d2 = q1 - q0, q2 - q0
+        e1x, e1y, e2x, e2y = y2 * inv, -x2 * inv, -y1 * inv, x1 * inv
+        holes = _near_hole(uv, a, b, c, hole)
         drawn = False
         for y in range(ya, yb + 1):
-            ox = quarter if y & 1 else -quarter
+            px = (_QUARTER if y & 1 else -_QUARTER) - x0
+            py = np.float32(y) - y0
+            r1, r2 = e1x * px + e1y * py, e2x * px + e2y * py
             for x in range(xa, xb + 1):
-                px = np.float32(x) + ox - x0
-                py = np.float32(y) + (-quarter if x & 1 else quarter) - y0
-                w1 = (px * y2 - x2 * py) * inv
-                w2 = (x1 * py - px * y1) * inv
-                if w1 < 0 or w2 < 0 or w1 + w2 > 1:
+                fx = np.float32(x)
+                lift = -_QUARTER if x & 1 else _QUARTER
+                w1, w2 = r1 + e1x * fx + e1y * lift, r2 + e2x * fx + e2y * lift
+                if w1 < _0 or w2 < _0 or w1 + w2 > _1:
                     continue
                 q = q0 + w1 * d1 + w2 * d2
                 if q <= inv_z[y, x]:
                     continue
                 if holes:
-                    w0 = (1 - w1 - w2) * q0
-                    u = (w0 * uv[a, 0] + w1 * q1 * uv[b, 0] + w2 * q2 * uv[c, 0]) / q
-                    v = (w0 * uv[a, 1] + w1 * q1 * uv[b, 1] + w2 * q2 * uv[c, 1]) / q
-                    if _alpha(texels, layout, u, v) < 0.5:
+                    w0, over = (_1 - w1 - w2) * q0, _1 / q
+                    u = (w0 * uv[a, 0] + w1 * q1 * uv[b, 0] + w2 * q2 * uv[c, 0]) * over
+                    v = (w0 * uv[a, 1] + w1 * q1 * uv[b, 1] + w2 * q2 * uv[c, 1]) * over
+                    if _alpha(texels, layout[0, 0], layout[0, 1], layout[0, 2], u, v) < _HALF:
                         continue
                 inv_z[y, x] = q
                 face[y, x] = tag + i
@@ -656,12 +670,22 @@ def _raster(screen, triangles, uv, texels, layout, holes, two_sided, tag, inv_z,
     return bx0, bx1, by0, by1
 
 
-@nb.njit(**_JIT)
-def _alpha(texels, layout, u, v):
-    height, width = layout[0, 1], layout[0, 2]
-    x = min(max(int(u * width), 0), width - 1)
-    y = min(max(int(v * height), 0), height - 1)
-    return texels[layout[0, 0] + y * width + x, 3]
+@nb.njit(**_INLINE)
+def _near_hole(uv, a, b, c, hole):
+    """Whether a triangle's box in the texture meets the box of what is cut out."""
+    if hole[2] < hole[0]:
+        return False
+    ua, ub, uc, va, vb, vc = uv[a, 0], uv[b, 0], uv[c, 0], uv[a, 1], uv[b, 1], uv[c, 1]
+    if max(max(ua, ub), uc) < hole[0] or min(min(ua, ub), uc) > hole[2]:
+        return False
+    return max(max(va, vb), vc) >= hole[1] and min(min(va, vb), vc) <= hole[3]
+
+
+@nb.njit(**_INLINE)
+def _alpha(texels, offset, height, width, u, v):
+    x = min(max(int(u * np.float32(width)), 0), width - 1)
+    y = min(max(int(v * np.float32(height)), 0), height - 1)
+    return texels[offset + y * width + x, 3]
 
 
 @nb.njit(**_JIT)
@@ -738,13 +762,13 @@ def _room_visibility(coefs, layout, texels, flags, lens, inv, hit):
                     continue
                 if holes:
                     u, v = (u0 + us * x) / q, (v0 + vs * x) / q
-                    if _alpha(texels, layout[r], u, v) < 0.5:
+                    if _alpha(texels, layout[r, 0, 0], layout[r, 0, 1], layout[r, 0, 2], u, v) < _HALF:
                         continue
                 inv[y, x] = q
                 hit[y, x] = r
 
 
-@nb.njit(**_JIT)
+@nb.njit(**_INLINE)
 def _span(q0, qs, u0, us, v0, vs, width):
     """Pixels of a row inside a rectangle: every bound is linear in x, so the row is one interval."""
     lo, hi = 0.0, width - 1.0
@@ -756,7 +780,7 @@ def _span(q0, qs, u0, us, v0, vs, width):
     return int(np.ceil(lo)), int(np.floor(hi)) + 1
 
 
-@nb.njit(**_JIT)
+@nb.njit(**_INLINE)
 def _cut(lo, hi, a, b):
     """Keep of [lo, hi] where a + b·x >= 0."""
     if abs(b) < 1e-12:
@@ -772,93 +796,117 @@ def _room_shade(coefs, layout, texels, flags, lens, inv, hit, face, samples, ima
     """Colour of the room where meshes leave any of a pixel free; edges between rectangles get four samples."""
     height, width = inv.shape
     share = np.float32(1.0 / (samples * samples))
+    sx, sy = _1 / lens[0], _1 / lens[1]
     for y in range(height):
-        dy = (np.float32(y) - lens[3]) / lens[1]
+        dy = (np.float32(y) - lens[3]) * sy
         for x in range(width):
+            r = hit[y, x]
+            if r >= 0:
+                depth[y, x] = _1 / inv[y, x]
             free = 0
             for j in range(samples):
                 for i in range(samples):
                     free += face[y * samples + j, x * samples + i] < 0
-            r = hit[y, x]
-            if r >= 0:
-                depth[y, x] = np.float32(1.0) / inv[y, x]
             if free == 0:
                 continue
-            weight = free * share
-            dx = (np.float32(x) - lens[2]) / lens[0]
+            weight = np.float32(free) * share
+            dx = (np.float32(x) - lens[2]) * sx
             left, right = hit[y, max(x - 1, 0)], hit[y, min(x + 1, width - 1)]
             up, down = hit[max(y - 1, 0), x], hit[min(y + 1, height - 1), x]
             if left == r and right == r and up == r and down == r:
                 if r >= 0:
-                    cr, cg, cb = _room_colour(coefs[r], layout[r], texels, lens, dx, dy)
-                    image[y, x, 0] += weight * cr
-                    image[y, x, 1] += weight * cg
-                    image[y, x, 2] += weight * cb
+                    cr, cg, cb = _room_colour(coefs, r, layout, texels, sx, sy, dx, dy)
+                    image[y, x, 0] = weight * cr
+                    image[y, x, 1] = weight * cg
+                    image[y, x, 2] = weight * cb
                 continue
             for s in range(4):
-                ex = dx + (np.float32(-0.375) + np.float32(0.25) * s) / lens[0]
-                ey = dy + (np.float32(0.125) if s == 0 else np.float32(-0.375) if s == 1 else np.float32(0.375) if s == 2 else np.float32(-0.125)) / lens[1]
-                best, found = np.float32(1e-3), -1
-                for k in range(5):
-                    n = r if k == 0 else left if k == 1 else right if k == 2 else up if k == 3 else down
-                    if n >= 0 and n != found:
-                        q = _hit(coefs[n], layout[n], texels, flags[n], ex, ey)
-                        if q > best:
-                            best, found = q, n
-                if found < 0:
-                    found = r
+                ex = dx + (np.float32(-0.375) + _QUARTER * np.float32(s)) * sx
+                ey = dy + _STAGGER[s] * sy
+                found = _nearest(coefs, layout, texels, flags, r, left, right, up, down, ex, ey)
                 if found >= 0:
-                    cr, cg, cb = _room_colour(coefs[found], layout[found], texels, lens, ex, ey)
-                    image[y, x, 0] += np.float32(0.25) * weight * cr
-                    image[y, x, 1] += np.float32(0.25) * weight * cg
-                    image[y, x, 2] += np.float32(0.25) * weight * cb
+                    cr, cg, cb = _room_colour(coefs, found, layout, texels, sx, sy, ex, ey)
+                    image[y, x, 0] += _QUARTER * weight * cr
+                    image[y, x, 1] += _QUARTER * weight * cg
+                    image[y, x, 2] += _QUARTER * weight * cb
 
 
-@nb.njit(**_JIT)
-def _hit(c, layout, texels, flag, dx, dy):
+_STAGGER = np.array([0.125, -0.375, 0.375, -0.125], np.float32)
+
+
+@nb.njit(**_INLINE)
+def _nearest(coefs, layout, texels, flags, r, left, right, up, down, dx, dy):
+    """Which of a pixel's and its neighbours' rectangles a ray meets first."""
+    best, found = np.float32(1e-3), -1
+    for k in range(5):
+        n = r if k == 0 else left if k == 1 else right if k == 2 else up if k == 3 else down
+        if n >= 0 and n != found:
+            q = _hit(coefs, n, layout, texels, flags[n], dx, dy)
+            if q > best:
+                best, found = q, n
+    return found if found >= 0 else r
+
+
+@nb.njit(**_INLINE)
+def _hit(c, r, layout, texels, flag, dx, dy):
     """1/z where the ray (dx, dy, 1) meets the rectangle, else 0."""
-    q = c[0, 0] * dx + c[0, 1] * dy + c[0, 2]
-    u = c[1, 0] * dx + c[1, 1] * dy + c[1, 2]
-    v = c[2, 0] * dx + c[2, 1] * dy + c[2, 2]
-    if q <= 0 or u < 0 or v < 0 or u > q or v > q:
-        return np.float32(0.0)
-    if flag & 2 and _alpha(texels, layout, u / q, v / q) < 0.5:
-        return np.float32(0.0)
+    q = c[r, 0, 0] * dx + c[r, 0, 1] * dy + c[r, 0, 2]
+    u = c[r, 1, 0] * dx + c[r, 1, 1] * dy + c[r, 1, 2]
+    v = c[r, 2, 0] * dx + c[r, 2, 1] * dy + c[r, 2, 2]
+    if q <= _0 or u < _0 or v < _0 or u > q or v > q:
+        return _0
+    if flag & 2 and _alpha(texels, layout[r, 0, 0], layout[r, 0, 1], layout[r, 0, 2], u / q, v / q) < _HALF:
+        return _0
     return q
 
 
-@nb.njit(**_JIT)
-def _room_colour(c, layout, texels, lens, dx, dy):
+@nb.njit(**_INLINE)
+def _room_colour(c, r, layout, texels, sx, sy, dx, dy):
     """Bilinear sample at a mip level that fits the pixel's footprint."""
-    inv = np.float32(1.0) / (c[0, 0] * dx + c[0, 1] * dy + c[0, 2])
-    u = (c[1, 0] * dx + c[1, 1] * dy + c[1, 2]) * inv
-    v = (c[2, 0] * dx + c[2, 1] * dy + c[2, 2]) * inv
-    ux, uy = (c[1, 0] - u * c[0, 0]) * inv / lens[0], (c[1, 1] - u * c[0, 1]) * inv / lens[1]
-    vx, vy = (c[2, 0] - v * c[0, 0]) * inv / lens[0], (c[2, 1] - v * c[0, 1]) * inv / lens[1]
-    h, w = layout[0, 1], layout[0, 2]
-    along_x, along_y = ux * ux * w * w + vx * vx * h * h, uy * uy * w * w + vy * vy * h * h
-    footprint = max(np.float32(0.75) * max(along_x, along_y), np.float32(1.0))
-    level = np.float32(0.5) * np.log2(footprint)
-    return _sample_room(texels, layout, level, u, v)
+    inv = _1 / (c[r, 0, 0] * dx + c[r, 0, 1] * dy + c[r, 0, 2])
+    u = (c[r, 1, 0] * dx + c[r, 1, 1] * dy + c[r, 1, 2]) * inv
+    v = (c[r, 2, 0] * dx + c[r, 2, 1] * dy + c[r, 2, 2]) * inv
+    h, w = np.float32(layout[r, 0, 1]) * inv, np.float32(layout[r, 0, 2]) * inv
+    ux, uy = (c[r, 1, 0] - u * c[r, 0, 0]) * sx * w, (c[r, 1, 1] - u * c[r, 0, 1]) * sy * w
+    vx, vy = (c[r, 2, 0] - v * c[r, 0, 0]) * sx * h, (c[r, 2, 1] - v * c[r, 0, 1]) * sy * h
+    footprint = max(np.float32(0.75) * max(ux * ux + vx * vx, uy * uy + vy * vy), _1)
+    return _sample_room(texels, layout, r, _HALF * _log2(footprint), u, v)
 
 
-@nb.njit(**_JIT)
-def _sample_room(texels, layout, level, u, v):
-    top = layout.shape[0] - 1
-    level = min(max(level, np.float32(0.0)), np.float32(top))
+@nb.njit(**_INLINE)
+def _log2(x):
+    """log2 of a positive float32 from its bits, within 0.05: enough to choose a mip level."""
+    return np.float32(np.float32(x).view(np.int32)) * np.float32(1.0 / 8388608.0) - np.float32(126.957)
+
+
+@nb.njit(**_INLINE)
+def _mip(levels, level):
+    """Finer of two mip levels and the weight of the coarser one; most pixels need one level only."""
+    top = levels - 1
+    level = min(max(level, _0), np.float32(top))
     low = int(level)
-    part = level - low
-    r, g, b = _bilinear_room(texels, layout[low], u, v)
-    if part > 0.02 and low < top:
-        r2, g2, b2 = _bilinear_room(texels, layout[low + 1], u, v)
+    part = (level - np.float32(low)) * np.float32(1.8) - np.float32(0.4)
+    if part >= _1:
+        return low + 1, _0
+    return low, max(part, _0) if low < top else _0
+
+
+@nb.njit(**_INLINE)
+def _sample_room(texels, layout, rect, level, u, v):
+    low, part = _mip(layout.shape[1], level)
+    r, g, b = _bilinear_room(texels, layout, rect, low, u, v)
+    if part > _0:
+        r2, g2, b2 = _bilinear_room(texels, layout, rect, low + 1, u, v)
         r, g, b = r + part * (r2 - r), g + part * (g2 - g), b + part * (b2 - b)
     return r, g, b
 
 
-@nb.njit(**_JIT)
-def _bilinear_room(texels, level, u, v):
-    i00, i01, i10, i11, fx, fy = _taps(level, u, v)
-    w00, w01, w10, w11 = (1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy
+@nb.njit(**_INLINE)
+def _bilinear_room(texels, layout, r, k, u, v):
+    i00, i01, i10, i11, fx, fy = _taps(layout[r, k, 0], layout[r, k, 1], layout[r, k, 2], u, v)
+    w11 = fx * fy
+    w01, w10 = fx - w11, fy - w11
+    w00 = _1 - fx - w10
     return (
         w00 * texels[i00, 0] + w01 * texels[i01, 0] + w10 * texels[i10, 0] + w11 * texels[i11, 0],
         w00 * texels[i00, 1] + w01 * texels[i01, 1] + w10 * texels[i10, 1] + w11 * texels[i11, 1],
@@ -866,16 +914,16 @@ def _bilinear_room(texels, level, u, v):
     )
 
 
-@nb.njit(**_JIT)
-def _taps(level, u, v):
+@nb.njit(**_INLINE)
+def _taps(offset, height, width, u, v):
     """Indices of the four texels around (u, v) and the fractions between them."""
-    offset, height, width = level[0], level[1], level[2]
-    x = min(max(np.float32(u) * width - np.float32(0.5), np.float32(0.0)), np.float32(width - 1))
-    y = min(max(np.float32(v) * height - np.float32(0.5), np.float32(0.0)), np.float32(height - 1))
-    xi, yi = int(x), int(y)
-    xj, yj = min(xi + 1, width - 1), min(yi + 1, height - 1)
-    row, below = offset + yi * width, offset + yj * width
-    return row + xi, row + xj, below + xi, below + xj, x - np.float32(xi), y - np.float32(yi)
+    w, h = np.float32(width), np.float32(height)
+    x, y = min(max(u * w - _HALF, _0), w - _1), min(max(v * h - _HALF, _0), h - _1)
+    xi, yi = np.int32(x), np.int32(y)
+    right, down = np.int32(xi + 1 < width), width if yi + 1 < height else np.int32(0)
+    here = np.uint32(offset + yi * width + xi)
+    below = np.uint32(here + np.uint32(down))
+    return here, here + np.uint32(right), below, below + np.uint32(right), x - np.float32(xi), y - np.float32(yi)
 
 
 @nb.njit(**_JIT)
@@ -912,13 +960,13 @@ def _bake(planes, layout, flags, lights, ambient, gain, bounds, texels):
                     texels[i, 2] *= gain[2] * eb * dark
 
 
-@nb.njit(**_JIT)
+@nb.njit(**_INLINE)
 def _irradiance(px, py, pz, nx, ny, nz, lights, ambient):
     r = ambient[0, 0] + nx * ambient[1, 0] + ny * ambient[2, 0] + nz * ambient[3, 0]
     g = ambient[0, 1] + nx * ambient[1, 1] + ny * ambient[2, 1] + nz * ambient[3, 1]
     b = ambient[0, 2] + nx * ambient[1, 2] + ny * ambient[2, 2] + nz * ambient[3, 2]
     for k in range(lights.shape[0]):
-        lx, ly, lz, fall = _towards(lights[k], px, py, pz)
+        lx, ly, lz, fall = _towards(lights, k, px, py, pz)
         cosine = max(np.float32(0.15) + np.float32(0.85) * (nx * lx + ny * ly + nz * lz), np.float32(0.0)) * fall
         r += lights[k, 3] * cosine
         g += lights[k, 4] * cosine
@@ -926,12 +974,12 @@ def _irradiance(px, py, pz, nx, ny, nz, lights, ambient):
     return max(r, np.float32(0.01)), max(g, np.float32(0.01)), max(b, np.float32(0.01))
 
 
-@nb.njit(**_JIT)
-def _towards(light, px, py, pz):
+@nb.njit(**_INLINE)
+def _towards(lights, k, px, py, pz):
     """Unit vector to a light and its fall-off relative to the origin."""
-    lx, ly, lz = light[0], light[1], light[2]
+    lx, ly, lz = lights[k, 0], lights[k, 1], lights[k, 2]
     fall = np.float32(1.0)
-    if light[6] > 0:
+    if lights[k, 6] > 0:
         reference = lx * lx + ly * ly + lz * lz
         lx, ly, lz = lx - px, ly - py, lz - pz
         fall = reference / (lx * lx + ly * ly + lz * lz + np.float32(0.08))
@@ -940,7 +988,7 @@ def _towards(light, px, py, pz):
     return lx * norm, ly * norm, lz * norm, fall
 
 
-@nb.njit(**_JIT)
+@nb.njit(**_INLINE)
 def _corner(px, py, pz, nx, ny, nz, bounds):
     """Darkening where a surface meets walls that run across it."""
     dark = np.float32(1.0)
@@ -958,23 +1006,22 @@ def _corner(px, py, pz, nx, ny, nz, bounds):
 # ---- kernels: meshes ---------------------------------------------------------------------------------------------
 
 
-@nb.njit(**_JIT)
+@nb.njit(**_INLINE)
 def _sample_mesh(texels, layout, level, u, v):
-    top = layout.shape[0] - 1
-    level = min(max(level, np.float32(0.0)), np.float32(top))
-    low = int(level)
-    part = level - low
-    r, g, b, gloss = _bilinear_mesh(texels, layout[low], u, v)
-    if part > 0.02 and low < top:
-        r2, g2, b2, gloss2 = _bilinear_mesh(texels, layout[low + 1], u, v)
+    low, part = _mip(layout.shape[0], level)
+    r, g, b, gloss = _bilinear_mesh(texels, layout, low, u, v)
+    if part > _0:
+        r2, g2, b2, gloss2 = _bilinear_mesh(texels, layout, low + 1, u, v)
         r, g, b, gloss = r + part * (r2 - r), g + part * (g2 - g), b + part * (b2 - b), gloss + part * (gloss2 - gloss)
     return r, g, b, gloss
 
 
-@nb.njit(**_JIT)
-def _bilinear_mesh(texels, level, u, v):
-    i00, i01, i10, i11, fx, fy = _taps(level, u, v)
-    w00, w01, w10, w11 = (1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy
+@nb.njit(**_INLINE)
+def _bilinear_mesh(texels, layout, k, u, v):
+    i00, i01, i10, i11, fx, fy = _taps(layout[k, 0], layout[k, 1], layout[k, 2], u, v)
+    w11 = fx * fy
+    w01, w10 = fx - w11, fy - w11
+    w00 = _1 - fx - w10
     return (
         w00 * texels[i00, 0] + w01 * texels[i01, 0] + w10 * texels[i10, 0] + w11 * texels[i11, 0],
         w00 * texels[i00, 1] + w01 * texels[i01, 1] + w10 * texels[i10, 1] + w11 * texels[i11, 1],
@@ -983,35 +1030,37 @@ def _bilinear_mesh(texels, level, u, v):
     )
 
 
-@nb.njit(**_JIT)
+@nb.njit(**_INLINE)
 def _lod(screen, uv, vertices, a, b, c, q, layout, samples, focal):
     """Mip level from the texels a pixel covers, held back at grazing angles."""
     area = abs((screen[b, 0] - screen[a, 0]) * (screen[c, 1] - screen[a, 1])
-               - (screen[c, 0] - screen[a, 0]) * (screen[b, 1] - screen[a, 1])) / (samples * samples)  # fmt: skip
+               - (screen[c, 0] - screen[a, 0]) * (screen[b, 1] - screen[a, 1])) / np.float32(samples * samples)  # fmt: skip
     texture = abs((uv[b, 0] - uv[a, 0]) * (uv[c, 1] - uv[a, 1]) - (uv[c, 0] - uv[a, 0]) * (uv[b, 1] - uv[a, 1]))
-    texture *= layout[0, 1] * layout[0, 2]
+    texture *= np.float32(layout[0, 1] * layout[0, 2])
     ux, uy, uz = vertices[b, 0] - vertices[a, 0], vertices[b, 1] - vertices[a, 1], vertices[b, 2] - vertices[a, 2]
     vx, vy, vz = vertices[c, 0] - vertices[a, 0], vertices[c, 1] - vertices[a, 1], vertices[c, 2] - vertices[a, 2]
     nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
     frontal = np.sqrt(nx * nx + ny * ny + nz * nz) * focal * focal * q * q
     area = max(area, frontal * np.float32(0.3)) + np.float32(1e-9)
-    return np.float32(0.5) * np.log2(max(texture / area, np.float32(1e-3))) - np.float32(0.25)
+    return _HALF * _log2(max(texture / area, np.float32(1e-3))) - _QUARTER
 
 
-@nb.njit(**_JIT)
+@nb.njit(**_INLINE)
 def _lit(moments, frame, px, py, pz):
     """Share of the key light that reaches a point (Chebyshev's bound on the variance shadow map)."""
     n = moments.shape[0]
     x, y, z = px - frame[3, 0], py - frame[3, 1], pz - frame[3, 2]
-    sx = (frame[0, 0] * x + frame[0, 1] * y + frame[0, 2] * z + 1) * n * np.float32(0.5) - np.float32(0.5)
-    sy = (frame[1, 0] * x + frame[1, 1] * y + frame[1, 2] * z + 1) * n * np.float32(0.5) - np.float32(0.5)
+    half, end = np.float32(n) * _HALF, np.float32(n) - np.float32(1.001)
+    sx = (frame[0, 0] * x + frame[0, 1] * y + frame[0, 2] * z + _1) * half - _HALF
+    sy = (frame[1, 0] * x + frame[1, 1] * y + frame[1, 2] * z + _1) * half - _HALF
     sz = frame[2, 0] * x + frame[2, 1] * y + frame[2, 2] * z - np.float32(0.012)
-    sx, sy = min(max(sx, np.float32(0.0)), np.float32(n - 1.001)), min(max(sy, np.float32(0.0)), np.float32(n - 1.001))
-    xi, yi = int(sx), int(sy)
+    sx, sy = min(max(sx, _0), end), min(max(sy, _0), end)
+    xi, yi = np.uint32(sx), np.uint32(sy)
+    xj, yj = xi + np.uint32(1), yi + np.uint32(1)
     fx, fy = sx - np.float32(xi), sy - np.float32(yi)
-    w00, w01, w10, w11 = (1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy
-    m1 = w00 * moments[yi, xi, 0] + w01 * moments[yi, xi + 1, 0] + w10 * moments[yi + 1, xi, 0] + w11 * moments[yi + 1, xi + 1, 0]
-    m2 = w00 * moments[yi, xi, 1] + w01 * moments[yi, xi + 1, 1] + w10 * moments[yi + 1, xi, 1] + w11 * moments[yi + 1, xi + 1, 1]
+    w00, w01, w10, w11 = (_1 - fx) * (_1 - fy), fx * (_1 - fy), (_1 - fx) * fy, fx * fy
+    m1 = w00 * moments[yi, xi, 0] + w01 * moments[yi, xj, 0] + w10 * moments[yj, xi, 0] + w11 * moments[yj, xj, 0]
+    m2 = w00 * moments[yi, xi, 1] + w01 * moments[yi, xj, 1] + w10 * moments[yj, xi, 1] + w11 * moments[yj, xj, 1]
     if sz <= m1:
         return np.float32(1.0)
     variance = max(m2 - m1 * m1, np.float32(3e-4))
@@ -1019,29 +1068,29 @@ def _lit(moments, frame, px, py, pz):
     return min(max((bound - np.float32(0.25)) * np.float32(1.3333), np.float32(0.0)), np.float32(1.0))
 
 
-@nb.njit(**_JIT)
+@nb.njit(**_INLINE)
 def _reflection(mirror, layout, texels, flags, origin, px, py, pz, roughness):
     """Room radiance in the mirror direction; the ray starts at the camera's mirror image, so t = 1 is the glass."""
     dx, dy, dz = px - origin[0], py - origin[1], pz - origin[2]
     best, found, bu, bv = np.float32(0.0), -1, np.float32(0.0), np.float32(0.0)
     for r in range(mirror.shape[0]):
-        c = mirror[r]
-        q = c[0, 0] * dx + c[0, 1] * dy + c[0, 2] * dz
-        if q <= best or q >= 1:
+        q = mirror[r, 0, 0] * dx + mirror[r, 0, 1] * dy + mirror[r, 0, 2] * dz
+        if q <= best or q >= _1:
             continue
-        u = c[1, 0] * dx + c[1, 1] * dy + c[1, 2] * dz
-        v = c[2, 0] * dx + c[2, 1] * dy + c[2, 2] * dz
-        if u < 0 or v < 0 or u > q or v > q:
+        u = mirror[r, 1, 0] * dx + mirror[r, 1, 1] * dy + mirror[r, 1, 2] * dz
+        v = mirror[r, 2, 0] * dx + mirror[r, 2, 1] * dy + mirror[r, 2, 2] * dz
+        if u < _0 or v < _0 or u > q or v > q:
             continue
-        if flags[r] & 2 and _alpha(texels, layout[r], u / q, v / q) < 0.5:
+        inv = _1 / q
+        if flags[r] & 2 and _alpha(texels, layout[r, 0, 0], layout[r, 0, 1], layout[r, 0, 2], u * inv, v * inv) < _HALF:
             continue
-        best, found, bu, bv = q, r, u / q, v / q
+        best, found, bu, bv = q, r, u * inv, v * inv
     if found < 0:
         return np.float32(0.0), np.float32(0.0), np.float32(0.0)
-    return _sample_room(texels, layout[found], np.float32(1.5) + 6 * roughness, bu, bv)
+    return _sample_room(texels, layout, found, np.float32(1.5) + np.float32(6.0) * roughness, bu, bv)
 
 
-@nb.njit(**_JIT)
+@nb.njit(**_INLINE)
 def _surface(px, py, pz, nx, ny, nz, ao, ar, ag, ab, rough, material, lights, ambient, key, frame, moments, centre):
     """Outgoing radiance of a point from ambient light and lamps; diffuse with bleed, GGX highlight in two lobes.
 
@@ -1059,7 +1108,8 @@ def _surface(px, py, pz, nx, ny, nz, ao, ar, ag, ab, rough, material, lights, am
     dg = (ambient[0, 1] + nx * ambient[1, 1] + ny * ambient[2, 1] + nz * ambient[3, 1]) * ao
     db = (ambient[0, 2] + nx * ambient[1, 2] + ny * ambient[2, 2] + nz * ambient[3, 2]) * ao
     dr, dg, db = max(dr, zero), max(dg, zero), max(db, zero)
-    rx, ry, rz = 2 * nv * nx - vx, 2 * nv * ny - vy, 2 * nv * nz - vz
+    double = nv + nv
+    rx, ry, rz = double * nx - vx, double * ny - vy, double * nz - vz
     grazing = one - nv
     rim = f0 + (max(one - rough, f0) - f0) * grazing * grazing * grazing * grazing * grazing
     rim *= ao * ao * (one - np.float32(0.35) * rough)
@@ -1067,7 +1117,7 @@ def _surface(px, py, pz, nx, ny, nz, ao, ar, ag, ab, rough, material, lights, am
     sg = rim * max(ambient[0, 1] + rx * ambient[1, 1] + ry * ambient[2, 1] + rz * ambient[3, 1], zero)
     sb = rim * max(ambient[0, 2] + rx * ambient[1, 2] + ry * ambient[2, 2] + rz * ambient[3, 2], zero)
     for k in range(lights.shape[0]):
-        lx, ly, lz, fall = _towards(lights[k], px, py, pz)
+        lx, ly, lz, fall = _towards(lights, k, px, py, pz)
         nl = nx * lx + ny * ly + nz * lz
         size = lights[k, 7]
         wrap = np.float32(0.5) * size
@@ -1103,7 +1153,7 @@ def _surface(px, py, pz, nx, ny, nz, ao, ar, ag, ab, rough, material, lights, am
     return ar * (base * dr + shine) + sr, ag * (base * dg + shine) + sg, ab * (base * db + shine) + sb
 
 
-@nb.njit(**_JIT)
+@nb.njit(**_INLINE)
 def _ggx(nh, lh, roughness):
     """GGX lobe times visibility times π, so that it adds to a diffuse term without its 1/π."""
     alpha = max(roughness * roughness, np.float32(0.02))
@@ -1124,7 +1174,8 @@ def _shade_mesh(
     total = samples * samples
     share = np.float32(1.0 / total)
     middle = np.float32(0.5 * (samples - 1))
-    quarter = np.float32(0.25)
+    quarter = _QUARTER
+    mr, mg, mb, reflected = _0, _0, _0, -2
     low, high = tag, tag + (1 << _TRI_BITS)
     for y in range(bounds[2] // samples, bounds[3] // samples + 1):
         for x in range(bounds[0] // samples, bounds[1] // samples + 1):
@@ -1153,7 +1204,7 @@ def _shade_mesh(
                 if not once:
                     sx = np.float32(x * samples + si) + (quarter if (y * samples + sj) & 1 else -quarter)
                     sy = np.float32(y * samples + sj) + (-quarter if (x * samples + si) & 1 else quarter)
-                weight = share * count if once else share
+                weight = share * np.float32(count) if once else share
                 t = f - low
                 a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
                 w0, w1, w2, q, front = _weights(screen, a, b, c, sx, sy)
@@ -1163,7 +1214,7 @@ def _shade_mesh(
                 nx = w0 * normals[a, 0] + w1 * normals[b, 0] + w2 * normals[c, 0]
                 ny = w0 * normals[a, 1] + w1 * normals[b, 1] + w2 * normals[c, 1]
                 nz = w0 * normals[a, 2] + w1 * normals[b, 2] + w2 * normals[c, 2]
-                norm = np.float32(1.0) / np.sqrt(nx * nx + ny * ny + nz * nz + np.float32(1e-12))
+                norm = _1 / np.sqrt(nx * nx + ny * ny + nz * nz + np.float32(1e-12))
                 if not front:
                     norm = -norm
                 nx, ny, nz = nx * norm, ny * norm, nz * norm
@@ -1179,16 +1230,18 @@ def _shade_mesh(
                     centre,
                 )  # fmt: skip
                 if mirror.shape[0] > 0:
-                    mr, mg, mb = _reflection(
-                        mirror, room_layout, room_texels, room_flags, origin, px, py, pz, rough
-                    )
+                    if not once or x & 1 == 0 or reflected != x - 1:  # a reflection is smooth: every other pixel
+                        mr, mg, mb = _reflection(
+                            mirror, room_layout, room_texels, room_flags, origin, px, py, pz, rough
+                        )
+                    reflected = x
                     fresnel = _schlick(px, py, pz, nx, ny, nz, centre, material[0]) * material[5]
                     cr, cg, cb = cr + fresnel * mr, cg + fresnel * mg, cb + fresnel * mb
                 image[y, x, 0] += weight * cr
                 image[y, x, 1] += weight * cg
                 image[y, x, 2] += weight * cb
-                if 2 * count >= total and (once or object_ids[y, x] != object_id or q > np.float32(1.0) / depth[y, x]):
-                    depth[y, x] = np.float32(1.0) / q
+                if 2 * count >= total and (once or object_ids[y, x] != object_id or q * depth[y, x] > _1):
+                    depth[y, x] = _1 / q
                     object_ids[y, x] = object_id
                     if uv_out.shape[0] > 0:
                         uv_out[y, x, 0] = u
@@ -1197,14 +1250,16 @@ def _shade_mesh(
                     break
 
 
-@nb.njit(**_JIT)
+@nb.njit(**_INLINE)
 def _schlick(px, py, pz, nx, ny, nz, centre, f0):
     vx, vy, vz = centre[0] - px, centre[1] - py, centre[2] - pz
     cosine = abs(nx * vx + ny * vy + nz * vz) / np.sqrt(vx * vx + vy * vy + vz * vz)
-    return f0 + (1 - f0) * (1 - cosine) ** 5
+    grazing = _1 - cosine
+    square = grazing * grazing
+    return f0 + (_1 - f0) * square * square * grazing
 
 
-@nb.njit(**_JIT)
+@nb.njit(**_INLINE)
 def _weights(screen, a, b, c, x, y):
     """Perspective-correct weights at a sub-sample position, 1/z there, and whether the front is seen.
 
@@ -1218,8 +1273,8 @@ def _weights(screen, a, b, c, x, y):
     w1 = min(max((px * y2 - x2 * py) * inv, np.float32(-0.4)), np.float32(1.4))
     w2 = min(max((x1 * py - px * y1) * inv, np.float32(-0.4)), np.float32(1.4))
     w0 = min(max(np.float32(1.0) - w1 - w2, np.float32(-0.4)), np.float32(1.4))
+    total = w0 + w1 + w2
     w0, w1, w2 = w0 * q0, w1 * q1, w2 * q2
     q = w0 + w1 + w2
     inv = np.float32(1.0) / q
-    scale = np.float32(1.0) / (w0 / q0 + w1 / q1 + w2 / q2)
-    return w0 * inv, w1 * inv, w2 * inv, q * scale, area < 0
+    return w0 * inv, w1 * inv, w2 * inv, q / total, area < _0

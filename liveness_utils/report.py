@@ -47,9 +47,7 @@ def build(run: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     metrics = _metrics(run)
     pages = [_page(run, out, step, metrics) for step in pipeline.steps(run)]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True
-    )
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True)
     html = environment.get_template("report.html").render(
         run=run.name, pages=pages, figures=_figures(run, out), metrics=metrics,
         minutes=sum(p.minutes for p in pages), headline=headline(metrics),

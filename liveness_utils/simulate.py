@@ -140,13 +140,24 @@ def _species_drafts(split, species, count, people, rng, *, control) -> Iterator[
             "instrument": -1 if species == "bona_fide" else int(tools[k]),
             "device": devices[k],
             "capture_device": str(rng.choice(others)),
-            "scene": int(rng.integers(*pool["scenes"])),
-            "capture_scene": int(rng.integers(*pool["scenes"])),
+            "scene": _scene(pool["scenes"], lights[k], rng),
+            "capture_scene": _scene(pool["scenes"], lights_of_capture[k], rng),
             "light": str(lights[k]),
             "capture_light": str(lights_of_capture[k]),
             "motion_kind": str(motions[k]),
             "follow_gain": float(rng.uniform(0.05, 1.0)) if rng.random() < FOLLOW_SHARE else 0.0,
         }
+
+
+def _scene(numbers: tuple[int, int], light: str, rng: np.random.Generator) -> int:
+    """A room of the pool in which such a light can be."""
+    fitting = [n for n in range(*numbers) if scenes.fits(_scene_kind(n), light)]
+    return int(rng.choice(fitting))
+
+
+@lru_cache(maxsize=512)
+def _scene_kind(scene: int) -> str:
+    return scenes.draw_kind(np.random.default_rng([17, scene]))
 
 
 def _cycle(values: Sequence, count: int, rng: np.random.Generator) -> list:

@@ -388,9 +388,7 @@ def _module(prepared, config: TrainConfig, scaling: ds.Scaling, positive: float,
 
 
 def _trainer(config: TrainConfig, out: Path) -> tuple[pl.Trainer, pl.callbacks.ModelCheckpoint]:
-    best = pl.callbacks.ModelCheckpoint(
-        out, "best", monitor="val_loss", save_last=True, enable_version_counter=False
-    )
+    best = pl.callbacks.ModelCheckpoint(out, "best", monitor="val_loss", save_last=True, enable_version_counter=False)
     stop = pl.callbacks.EarlyStopping("val_loss", patience=config.patience)
     bar = [pl.callbacks.TQDMProgressBar(refresh_rate=4, leave=False)] if config.progress else []
     trainer = pl.Trainer(
@@ -557,3 +555,183 @@ def variant_config(config: TrainConfig, name: str) -> TrainConfig:
     if name not in ABLATION:
         raise ModelError(f"{name!r} is no row of the ablation; choose of {list(ABLATION)}")
     return replace(config, out=str(Path(config.out) / name), **ABLATION[name])
+
+
+# ------------------------------------------------------------------------------------------- study
+REPEATED = ("video", "all", "seed_style")
+
+
+@dataclass(frozen=True)
+class StudyRow:
+    """One training of the study: a row of the ablation, a seed, and the species left out."""
+
+    variant: str
+    seed: int = 0
+    left_out: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name of its result file.
+
+        >>> StudyRow("all", left_out="soft_mask").name
+        'all-without-soft_mask-seed0'
+        """
+        return f"{self.variant}{'-without-' + self.left_out if self.left_out else ''}-seed{self.seed}"
+
+
+def study_rows(profile) -> list[StudyRow]:
+    """Trainings of a profile's study, the most telling first.
+
+    Rows in REPEATED run with every seed, and also without injections (whose pixels are bona fide,
+    so that video alone cannot win there); each species named in `left_out` is left out once.
+    """
+    rows = [StudyRow(v, profile.seeds[0]) for v in profile.variants]
+    attacks = [s for s in ds.SPECIES if s != "bona_fide"]
+    left_out = attacks if "all" in profile.left_out else list(profile.left_out)
+    rows += [StudyRow("all", profile.seeds[0], s) for s in left_out]
+    repeated = [v for v in REPEATED if v in profile.variants]
+    if left_out:
+        rows += [StudyRow(v, profile.seeds[0], "injection") for v in repeated if v != "all"]
+    rows += [StudyRow(v, seed) for seed in profile.seeds[1:] for v in repeated]
+    return list(dict.fromkeys(rows))
+
+
+def run_study(profile, settings: TrainConfig, out_dir: str | os.PathLike, *, progress: bool = True) -> list[Path]:
+    """Train and evaluate every row of a profile's study; rows that are there are kept.
+
+    Interrupted, it goes on with the row it was in, at the last whole epoch. A row that was made
+    with other settings or other clips is made anew.
+
+    Args:
+        profile: `config.Profile`. settings: of each training, its `out` is not used.
+        out_dir: one JSON file a row, and the trainings' folders under trainings/.
+        progress: show a bar over the trainings.
+
+    Returns:
+        result files, in the order of `study_rows`.
+    """
+    from tqdm.auto import tqdm
+
+    out, rows = Path(out_dir), study_rows(profile)
+    prepared = ds.open_prepared(settings.prepared)
+    settings = replace(settings, epochs=profile.study_epochs, out=str(out / "trainings"), progress=False)
+    bar = tqdm(rows, desc="study", disable=not progress)
+    for row in bar:
+        bar.set_postfix_str(row.name)
+        config = _row_config(row, settings)
+        if not _row_is_done(out / f"{row.name}.json", config, prepared):
+            _study_row(row, config, prepared, out / f"{row.name}.json")
+    return [out / f"{row.name}.json" for row in rows]
+
+
+def _row_config(row: StudyRow, settings: TrainConfig) -> TrainConfig:
+    config = replace(variant_config(settings, row.variant), out=str(Path(settings.out) / row.name))
+    return replace(config, seed=row.seed, exclude=(row.left_out,) if row.left_out else ())
+
+
+def _row_mark(config: TrainConfig, prepared: ds.Prepared) -> dict:
+    """What a result rests on: the settings and the clips."""
+    import hashlib
+
+    ids = "".join(prepared.manifest["clip_id"]).encode()
+    held = {k: v for k, v in _fingerprint(config).items() if k != "prepared"}
+    return {"settings": held, "clips": hashlib.sha256(ids).hexdigest()[:16]}
+
+
+def _row_is_done(path: Path, config: TrainConfig, prepared: ds.Prepared) -> bool:
+    import json
+
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["made_of"] == _row_mark(config, prepared)
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _study_row(row: StudyRow, config: TrainConfig, prepared: ds.Prepared, path: Path) -> None:
+    import time
+
+    from liveness_utils.config import write_json
+
+    begin = time.perf_counter()
+    checkpoint = train(config)
+    tables = {split: score(checkpoint, prepared, split=split) for split in ("dev", "test")}
+    held = load_checkpoint(checkpoint)[1]
+    result = {
+        **vars(row),
+        "minutes": (time.perf_counter() - begin) / 60,
+        "epochs": len(training_log(checkpoint)),
+        "best_epoch": held["best_epoch"],
+        "val_loss": held["val_loss"],
+        **_study_report(tables, row),
+        "made_of": _row_mark(config, prepared),
+    }
+    write_json(path, result)
+    for scrap in ("last.ckpt", "best.ckpt"):  # optimiser states, three times the weights
+        (checkpoint.parent / scrap).unlink(missing_ok=True)
+
+
+def _study_report(tables: dict, row: StudyRow) -> dict:
+    """Rates at two thresholds: for all species, and for presentation attacks alone.
+
+    The second is the fair one for a row without IMU: an injection's pixels are bona fide, and a
+    threshold that must stop it stops everybody. What was left out is unknown to dev, too.
+    """
+    from liveness_utils.metrics import apcer, report
+
+    options = {"replicates": 500, "covariates": ()}
+    dev, test = tables["dev"], tables["test"]
+    dev, known = (t[t["pai_species"] != row.left_out] for t in (dev, test))
+    found = {"report": report(test, dev, **options)}
+    if row.left_out:
+        found["report_known"] = report(known, dev, **options)
+    dev, shown = (t[t["pai_species"] != "injection"] for t in (dev, test))
+    found["report_presentation"] = report(shown, dev, **options)
+    limit = found["report_presentation"]["threshold"]
+    rates = apcer(test["score"], test["is_bonafide"], limit, test["pai_species"])
+    found["injection_at_presentation"] = rates["injection"].as_dict() if "injection" in rates else None
+    return found
+
+
+def read_study(out_dir: str | os.PathLike):
+    """Results of the study that are there, one row a training.
+
+    Returns:
+        DataFrame: variant, seed, left_out, minutes, epochs; acer, apcer_worst, bpcer, eer and
+        apcer_injection at the threshold chosen for all species; acer_presentation and
+        bpcer_presentation of presentation attacks alone at a threshold chosen for them, with
+        injection_at_presentation, the APCER of injections there; apcer_left_out, left_out_k,
+        left_out_n and acer_known of leave-one-out rows. NaN where a row has none, no row where
+        there is no study.
+    """
+    import json
+
+    import pandas as pd
+
+    files = sorted(Path(out_dir).glob("*.json"))
+    rows = [_flat_result(json.loads(p.read_text(encoding="utf-8"))) for p in files]
+    return pd.DataFrame(rows, columns=STUDY_COLUMNS)
+
+
+STUDY_COLUMNS = (
+    "variant", "seed", "left_out", "minutes", "epochs", "acer", "apcer_worst", "bpcer", "eer",
+    "apcer_injection", "acer_without_injection", "acer_presentation", "bpcer_presentation",
+    "injection_at_presentation", "apcer_left_out", "left_out_k", "left_out_n", "acer_known",
+)  # fmt: skip
+
+
+def _flat_result(held: dict) -> dict:
+    whole, shown, left_out = held["report"], held["report_presentation"], held["left_out"]
+    left = whole["apcer"].get(left_out) or {}
+    return {
+        **{k: held[k] for k in ("variant", "seed", "left_out", "minutes", "epochs")},
+        **{k: whole[k]["value"] for k in ("acer", "apcer_worst", "bpcer", "eer")},
+        "apcer_injection": (whole["apcer"].get("injection") or {}).get("value"),
+        "acer_without_injection": (whole.get("without_injection") or {}).get("acer", {}).get("value"),
+        "acer_presentation": shown["acer"]["value"],
+        "bpcer_presentation": shown["bpcer"]["value"],
+        "injection_at_presentation": (held["injection_at_presentation"] or {}).get("value"),
+        "apcer_left_out": left.get("value"),
+        "left_out_k": left.get("k"),
+        "left_out_n": left.get("n"),
+        "acer_known": held["report_known"]["acer"]["value"] if "report_known" in held else None,
+    }

@@ -45,32 +45,24 @@ IRIS = {0: range(473, 478), 1: range(468, 473)}  # the subject's left and right 
 
 def _srgb(linear: np.ndarray) -> np.ndarray:
     x = np.clip(linear, 0, 1)
-    return (np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055) * 255 + 0.5).astype(
-        np.uint8
-    )
+    return (np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055) * 255 + 0.5).astype(np.uint8)
 
 
 def _turned(vertices: np.ndarray, yaw: float, pitch: float) -> np.ndarray:
     cy, sy, cp, sp = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch)
-    turn = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]]) @ np.array(
-        [[1, 0, 0], [0, cp, sp], [0, -sp, cp]]
-    )
+    turn = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]]) @ np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
     pivot = np.array([0, -0.03, -0.08])
     return ((vertices - pivot) @ turn.T + pivot).astype(np.float32)
 
 
-def _picture(
-    face: faces.Face, vertices: np.ndarray, camera: Intrinsics, pose: np.ndarray
-) -> np.ndarray:
+def _picture(face: faces.Face, vertices: np.ndarray, camera: Intrinsics, pose: np.ndarray) -> np.ndarray:
     light = render.Lighting(
         ambient=render.hemisphere((0.4, 0.4, 0.4), (0.2, 0.2, 0.2)),
         lights=(render.Light(np.array([0.2, 0.5, 1.0]), np.array([0.5, 0.5, 0.5]), size=0.5),),
     )
     wall = render.Rect((-3, 2.5, -1.0), (6, 0, 0), (0, -5, 0), np.full((8, 8, 3), 0.3, np.float32))
     room = render.light_room(render.build_room([wall]), light)
-    mesh = render.Mesh(
-        vertices, texture=render.make_texture(face.albedo, gloss=face.gloss), **face.mesh_parts()
-    )
+    mesh = render.Mesh(vertices, texture=render.make_texture(face.albedo, gloss=face.gloss), **face.mesh_parts())
     return _srgb(render.render([mesh], room, light, camera, pose).image)
 
 
@@ -83,12 +75,8 @@ def _under(points: np.ndarray, pixels: np.ndarray, depth: np.ndarray, triangles:
     z = depth[triangles[facing]]
     out, weights = [], []
     for p in points:
-        w1 = (
-            (p[0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (p[1] - a[:, 1]) * (c[:, 0] - a[:, 0])
-        ) / area
-        w2 = (
-            (b[:, 0] - a[:, 0]) * (p[1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (p[0] - a[:, 0])
-        ) / area
+        w1 = ((p[0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (p[1] - a[:, 1]) * (c[:, 0] - a[:, 0])) / area
+        w2 = ((b[:, 0] - a[:, 0]) * (p[1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (p[0] - a[:, 0])) / area
         w = np.stack([1 - w1 - w2, w1, w2], 1)
         inside = w.min(1) >= -1e-6
         if inside.any():
@@ -106,9 +94,7 @@ def _under(points: np.ndarray, pixels: np.ndarray, depth: np.ndarray, triangles:
 def _reference(model) -> np.ndarray:
     """Template vertices with the mouth a little open, so that the lips do not coincide."""
     points = model.template.copy()
-    points[model.expression_points] += (
-        0.5 * model.expression[faces.EXPRESSION_NAMES.index("jawOpen")]
-    )
+    points[model.expression_points] += 0.5 * model.expression[faces.EXPRESSION_NAMES.index("jawOpen")]
     return points[model.split]
 
 
@@ -194,9 +180,7 @@ def main(people: int = 30) -> None:
         triangles[i], weights[i] = t, w
     out = Path(liveness_utils.__file__).parent / "data" / "landmarks.npz"
     np.savez_compressed(out, triangles=triangles, weights=weights.astype(np.float32))
-    print(
-        f"{len(found[False])} + {len(found[True])} pictures; median spread {1e3 * np.median(spread[:468]):.1f} mm"
-    )
+    print(f"{len(found[False])} + {len(found[True])} pictures; median spread {1e3 * np.median(spread[:468]):.1f} mm")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Clips: what is written comes back, what is broken is refused in one sentence, units and axes hold."""
 
+from dataclasses import replace
+
 import av
 import numpy as np
 import pandas as pd
@@ -190,6 +192,20 @@ def test_a_file_whose_pixels_are_cut_off_is_refused(tmp_path):
         clips.read_video(moved)
 
 
+def test_random_damage_never_raises_anything_else(tmp_path):
+    rng = np.random.default_rng(3)
+    whole = clips.write_video(tmp_path / "a.mp4", _picture(8, 64, 64), _times(8)).read_bytes()
+    path = tmp_path / "b.mp4"
+    for _ in range(60):
+        data = np.frombuffer(whole, np.uint8).copy()
+        data[rng.integers(0, len(data), 12)] = rng.integers(0, 256, 12)
+        path.write_bytes(data.tobytes())
+        try:
+            clips.load_recording(path)
+        except ClipError as error:
+            assert "b.mp4" in str(error)
+
+
 @pytest.mark.parametrize("mode", ["audio only", "no frames"])
 def test_a_container_without_pictures_is_refused(tmp_path, mode):
     path = tmp_path / "a.mkv"
@@ -375,8 +391,6 @@ def test_a_slice_counts_from_its_own_first_frame():
 def test_validate_clip_names_every_fault():
     clip = _clip()
     assert clips.validate_clip(clip) == []
-    from dataclasses import replace
-
     faults = {
         "rear": {"camera_facing": "top"},
         "picture size": {"intrinsics": Intrinsics(10, 10, 1.0, 1.0, 1.0, 1.0)},

@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, roc_curve
 
-from liveness_utils import config, metrics
+from liveness_utils import cli, config, metrics
 from liveness_utils.errors import MetricError
 
 NAN = float("nan")
@@ -111,9 +111,7 @@ def brute_force_bpcer(table, target):
 def test_bpcer_at_apcer_is_what_trying_every_threshold_finds(target, digits):
     table = simulated(digits=digits)
     table.loc[::17, "score"] = NAN
-    found = metrics.bpcer_at_apcer(
-        table["score"], table["is_bonafide"], target, table["pai_species"]
-    )
+    found = metrics.bpcer_at_apcer(table["score"], table["is_bonafide"], target, table["pai_species"])
     assert found.value == pytest.approx(brute_force_bpcer(table, target))
 
 
@@ -215,9 +213,7 @@ def test_an_empty_worst_case_gets_a_sentence():
 
 
 def test_all_no_decisions_reject_everything():
-    result = metrics.report(
-        pd.DataFrame({"score": [NAN] * 4, "is_bonafide": [1, 1, 0, 0]}), threshold=0.5
-    )
+    result = metrics.report(pd.DataFrame({"score": [NAN] * 4, "is_bonafide": [1, 1, 0, 0]}), threshold=0.5)
     assert result["bpcer"]["value"] == 1 and result["apcer_worst"]["value"] == 0
     assert result["bpnrr"]["value"] == 1 and result["calibration"] is None
     assert any("no decision" in note for note in result["notes"])
@@ -234,9 +230,7 @@ def test_report_holds_the_named_fields_and_is_json():
     assert worst["species"] != "injection"
     without = test[test["pai_species"] != "injection"]
     assert result["without_injection"]["acer"]["value"] == pytest.approx(
-        metrics.acer(
-            without["score"], without["is_bonafide"], result["threshold"], without["pai_species"]
-        )
+        metrics.acer(without["score"], without["is_bonafide"], result["threshold"], without["pai_species"])
     )
     json.dumps(config._plain(result), allow_nan=False)
     assert "ACER without injection" in metrics.summary(result)
@@ -283,3 +277,39 @@ def test_a_csv_that_is_none_gets_a_sentence(tmp_path, text, sentence):
     path.write_text(text)
     with pytest.raises(MetricError, match=sentence):
         metrics.load_scores(path)
+
+
+@pytest.fixture
+def csv(tmp_path):
+    for name, seed in (("test", 1), ("dev", 2)):
+        simulated(seed=seed).to_csv(tmp_path / f"{name}.csv", index=False)
+    return tmp_path
+
+
+def test_the_evaluate_command_prints_a_table_and_json(csv, capsys):
+    arguments = ["evaluate", str(csv / "test.csv"), "--dev", str(csv / "dev.csv")]
+    assert cli.main(arguments) == 0
+    assert "APCER worst" in capsys.readouterr().out
+    assert cli.main([*arguments, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    expected = metrics.report(simulated(seed=1), simulated(seed=2))
+    assert printed["acer"]["value"] == pytest.approx(expected["acer"]["value"])
+
+
+def test_the_evaluate_command_refuses_with_one_sentence(tmp_path, capsys):
+    assert cli.main(["evaluate", str(tmp_path / "none.csv")]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("liveness: ") and said.err.count("\n") == 1
+
+
+def test_figures_are_ready_for_print(csv):
+    """7 inches at 300 dpi, fonts embedded as TrueType (Type 42 shows as FontFile2)."""
+    from PIL import Image
+
+    out = csv / "figures"
+    assert cli.main(["evaluate", str(csv / "test.csv"), "--figures", str(out)]) == 0
+    with Image.open(out / "det.png") as image:
+        assert image.width == 2100
+    pdf = (out / "det.pdf").read_bytes()
+    assert b"/FontFile2" in pdf and b"/Type3" not in pdf
+    assert {p.stem for p in out.glob("*.pdf")} == {"det", "roc", "calibration"}

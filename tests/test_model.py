@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,16 +14,18 @@ import pytest
 import torch
 
 from liveness_utils import dataset as ds
-from liveness_utils import inputs, training
 from liveness_utils import model as m
+from liveness_utils import training
+from liveness_utils.config import profile
 from liveness_utils.errors import DatasetError, ModelError
 
 G = 6
 
 
-def make_prepared(folder: Path, n: int = 48, seed: int = 0) -> Path:
+def make_prepared(folder: Path, n: int = 48, seed: int = 0, names: tuple[str, ...] = ()) -> Path:
     """Arrays in which colour tells prints from faces, and only the IMU tells injections."""
     rng = np.random.default_rng(seed)
+    names = names or tuple(f"feature_{k}" for k in range(G))
     folder.mkdir(parents=True, exist_ok=True)
     kinds = ["bona_fide", "bona_fide", "flat_print", "injection"]
     species = np.array([kinds[k % 4] for k in range(n)])
@@ -32,7 +36,7 @@ def make_prepared(folder: Path, n: int = 48, seed: int = 0) -> Path:
     rate = np.gradient(turn, axis=1)
     other = np.roll(rate, 1, axis=0)
     imu[..., 4] += np.where((species == "injection")[:, None], other, rate)[..., None]
-    features = rng.normal(size=(n, 25, G)).astype(np.float32)
+    features = rng.normal(size=(n, 25, len(names))).astype(np.float32)
     features[..., 0] = turn
     features[::7, 3:5] = np.nan
     depth = np.where((species == "flat_print")[:, None, None, None], 0.0, 0.5)
@@ -56,7 +60,7 @@ def make_prepared(folder: Path, n: int = 48, seed: int = 0) -> Path:
             "clip_id": ids,
             "subject_id": [f"s{k // 4}" for k in range(n)],
             "is_bonafide": (species == "bona_fide").astype(int),
-            "pai_species": species,
+            "pai_species": np.where(species == "bona_fide", None, species),
             "split": splits,
         }
     )
@@ -64,8 +68,7 @@ def make_prepared(folder: Path, n: int = 48, seed: int = 0) -> Path:
     reasons = ["no face in 25 of 25 frames" if k == n - 1 else "" for k in range(n)]
     pd.DataFrame({"clip_id": ids, "reasons": reasons}).to_parquet(folder / "quality.parquet")
     pd.DataFrame({"clip_id": ids}).to_parquet(folder / "cues.parquet")
-    names = [f"feature_{k}" for k in range(G)]
-    index = {"version": ds.VERSION, "clip_ids": ids, "feature_names": names, "imu_columns": [G - 1]}
+    index = {"version": ds.VERSION, "clip_ids": ids, "feature_names": names, "imu_columns": [len(names) - 1]}
     (folder / "index.json").write_text(json.dumps(index))
     return folder
 
@@ -184,7 +187,8 @@ def test_split_is_disjoint_and_excludes(prepared):
     data = ds.open_prepared(prepared)
     train, test = data.rows("train"), data.rows("test")
     assert not set(train) & set(test)
-    assert set(data.manifest["pai_species"].iloc[data.rows("train", ("injection",))]) == {"bona_fide", "flat_print"}
+    kept = data.species[data.rows("train", ("injection",))]
+    assert {ds.SPECIES[k] for k in kept} == {"bona_fide", "flat_print"}
 
 
 def test_augmentation_repeats_for_a_seed_and_changes_with_the_epoch(prepared):
@@ -241,3 +245,40 @@ def test_seed_style_baseline_trains(prepared, tmp_path):
     path = training.train(training.variant_config(config, "seed_style"))
     net, _ = m.load_checkpoint(path)
     assert isinstance(net, m.SeedNet)
+
+
+def test_study_keeps_finished_rows(prepared, tmp_path):
+    small = replace(profile("study"), variants=("video",), seeds=(0,), left_out=("injection",), study_epochs=1)
+    names = [row.name for row in training.study_rows(small)]
+    assert names == ["video-seed0", "all-without-injection-seed0", "video-without-injection-seed0"]
+    config = training.TrainConfig(str(prepared), str(tmp_path), batch_size=8, frames=2, progress=False)
+    files = training.run_study(small, config, tmp_path / "study", progress=False)
+    stamps = [f.stat().st_mtime_ns for f in files]
+    assert [
+        f.stat().st_mtime_ns for f in training.run_study(small, config, tmp_path / "study", progress=False)
+    ] == stamps
+    table = training.read_study(tmp_path / "study")
+    assert len(table) == 3 and table["acer"].between(0, 1).all()
+    assert table["acer_known"].notna().sum() == 2 and table["apcer_left_out"].notna().sum() == 2
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one(prepared, tmp_path):
+    """DDP on two CPU processes: the same loss within noise, one checkpoint, written once."""
+    code = """
+import sys
+from liveness_utils import training
+config = training.TrainConfig({prepared!r}, sys.argv[1], epochs=2, batch_size=int(sys.argv[2]), frames=2,
+    progress=False, accelerator="cpu", devices=int(sys.argv[3]), strategy=sys.argv[4])
+if __name__ == "__main__":
+    training.train(config)
+"""
+    script = tmp_path / "run.py"
+    script.write_text(code.format(prepared=str(prepared)))
+    losses = []
+    for name, batch, devices, strategy in (("one", 8, 1, "auto"), ("two", 4, 2, "ddp")):
+        command = [sys.executable, str(script), str(tmp_path / name), str(batch), str(devices), strategy]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr[-2000:]
+        losses.append(m.load_checkpoint(tmp_path / name / "checkpoint.pt")[1]["val_loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=0.5)

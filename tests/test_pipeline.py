@@ -44,9 +44,7 @@ def lessons(tmp_path):
 def test_parameters_arrive_and_results_are_collected(lessons, tmp_path):
     lines = []
     out = tmp_path / "run"
-    done = pipeline.run(
-        "quick", {"seed": 7, "epochs": 2}, out=out, notebooks=lessons, say=lines.append
-    )
+    done = pipeline.run("quick", {"seed": 7, "epochs": 2}, out=out, notebooks=lessons, say=lines.append)
     assert [step.notebook for step in done.steps] == ["00_first", "01_second"]
     collected = json.loads((out / "metrics.json").read_text())
     assert collected["notebooks"]["01_second"] == {"seed": 7, "nan": None}
@@ -121,9 +119,7 @@ def test_the_command_says_one_sentence_and_no_traceback(tmp_path):
 @pytest.mark.timeout(1500)
 def test_the_quick_course_runs_from_end_to_end(tmp_path):
     """Every notebook on its predecessors' real output, in a folder of its own."""
-    done = pipeline.run(
-        "quick", {"data_dir": str(tmp_path / "data")}, out=tmp_path / "run", say=print
-    )
+    done = pipeline.run("quick", {"data_dir": str(tmp_path / "data")}, out=tmp_path / "run", say=print)
     names = [path.stem for path in pipeline.course_notebooks()]
     assert [step.notebook for step in done.steps] == names
     assert all(step.error is None for step in done.steps)

@@ -1,0 +1,311 @@
+"""Photographs lifted onto the head model: the researcher's own faces for the simulator.
+
+Landmarks of a photo come in; the head's shape is fitted to them, the picture is carried into
+the texture where it shows skin, and a `Face` as from `faces.build_face` goes out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from scipy.interpolate import RBFInterpolator
+from scipy.ndimage import map_coordinates
+
+from liveness_utils import faces
+from liveness_utils.clips import Intrinsics
+from liveness_utils.errors import FaceError
+from liveness_utils.face_texture import collar, landmark_table, monk_linear, paint, srgb_to_linear
+from liveness_utils.head_model import (
+    EXPRESSION_NAMES,
+    REGIONS,
+    TEXTURE_SIZE,
+    HeadModel,
+    head_model,
+    phenotype_weights,
+    rasterise,
+)
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+_OVAL = (10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149,
+         150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109)
+_CHEEKS = (50, 280, 117, 346, 205, 425)
+_FREE_EXPRESSIONS = ("jawOpen", "mouthSmileLeft", "mouthSmileRight", "browInnerUp", "eyeSquintLeft", "eyeSquintRight", "mouthFunnel")
+
+
+@dataclass(frozen=True)
+class PhotoFit:
+    """What fitting a photo found.
+
+    Attributes:
+        shape: (J,) weights of the face-local targets.
+        expression: (52,) weights of the photo's expression.
+        T_camera_head: (4,4) pose in the photo, head scale as the model's.
+        error: mean landmark residual over the inter-ocular distance.
+    """
+
+    shape: np.ndarray
+    expression: np.ndarray
+    T_camera_head: np.ndarray
+    error: float
+
+
+def _camera(width: int, height: int) -> Intrinsics:
+    """A portrait's focal length is unknown: 1.6 image heights, about a 35° field."""
+    f = 1.6 * max(width, height)
+    return Intrinsics(width, height, f, f, (width - 1) / 2, (height - 1) / 2)
+
+
+def _signed_traits(names: np.ndarray) -> list[list[tuple[int, float]]]:
+    """Group targets into traits with a sign: the two sides together, opposite targets as ±."""
+    traits: dict[str, list[tuple[int, float]]] = {}
+    for i, name in enumerate(map(str, names)):
+        stem = name[2:] if name[:2] in ("l-", "r-") else name
+        trait, _, sign = stem.rpartition("-")
+        negative = sign in ("decr", "down", "in", "backward", "concave", "compress")
+        paired = negative or sign in ("incr", "up", "out", "forward", "convex", "uncompress")
+        traits.setdefault(trait if paired else stem, []).append((i, -1.0 if negative else 1.0))
+    return list(traits.values())
+
+
+def _linear_basis(model: HeadModel, start: np.ndarray):
+    """Landmarks at `start` weights (478,3), and how each trait and expression moves them (n,478,3)."""
+    triangle, weight = landmark_table()
+    corners = model.split[model.triangles[triangle]]
+
+    def at_marks(field: np.ndarray) -> np.ndarray:
+        full = np.zeros((len(model.template), 3))
+        full[: len(field)] = field
+        return np.einsum("nk,nkc->nc", weight, full[corners])
+
+    traits = _signed_traits(model.shape_names)
+    rows = [0.5 * sum(sign * at_marks(model.shape[i].astype(float)) for i, sign in group) for group in traits]
+    for name in _FREE_EXPRESSIONS:
+        delta = np.zeros((len(model.base), 3))
+        delta[model.expression_points] = model.expression[EXPRESSION_NAMES.index(name)]
+        rows.append(at_marks(delta))
+    return at_marks(start), np.array(rows), traits
+
+
+def _pose(marks: np.ndarray, pixels: np.ndarray, camera: Intrinsics) -> np.ndarray:
+    K = np.array([[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1.0]])
+    _, rotation, shift = cv2.solvePnP(np.ascontiguousarray(marks), np.ascontiguousarray(pixels), K, None, flags=cv2.SOLVEPNP_SQPNP)
+    rotation, shift = cv2.solvePnPRefineLM(marks, pixels, K, None, rotation, shift)
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = cv2.Rodrigues(rotation)[0], shift.ravel()
+    return pose
+
+
+def _project(points: np.ndarray, pose: np.ndarray, camera: Intrinsics) -> np.ndarray:
+    q = points @ pose[:3, :3].T + pose[:3, 3]
+    return np.stack([camera.fx * q[:, 0] / q[:, 2] + camera.cx, camera.fy * q[:, 1] / q[:, 2] + camera.cy], 1)
+
+
+def fit_landmarks(pixels: np.ndarray, camera: Intrinsics, model: HeadModel, *, rounds: int = 5, ridge: float = 0.02) -> PhotoFit:
+    """Fit pose, shape and expression to landmarks: pose and a ridge regression in turn.
+
+    Args:
+        pixels: (478,2) landmarks, pixels.
+        camera: of the photo.
+        model: the head model.
+        rounds: alternations.
+        ridge: weight of the prior that keeps traits near the average.
+    """
+    w = phenotype_weights(model.phenotype_names, 35, 0.5, (1 / 3, 1 / 3, 1 / 3), 0.2, 0.5)
+    start = model.base + np.tensordot(w, model.phenotype, 1)
+    marks0, basis, traits = _linear_basis(model, start)
+    pixels = np.asarray(pixels, float)[:, :2]
+    use = np.arange(468)
+    eyes = np.linalg.norm(pixels[468] - pixels[473])
+    x = np.zeros(len(basis))
+    n_traits = len(traits)
+    prior = np.r_[np.full(n_traits, ridge), np.full(len(basis) - n_traits, ridge / 3)] * len(use)
+    for _ in range(rounds):
+        marks = marks0 + np.tensordot(x, basis, 1)
+        pose = _pose(marks[use], pixels[use], camera)
+        q = marks0 @ pose[:3, :3].T + pose[:3, 3]
+        moved = np.einsum("ij,bnj->bni", pose[:3, :3], basis)
+        depth = (marks @ pose[:3, :3].T + pose[:3, 3])[:, 2]
+        scale = camera.fx / depth / eyes
+        ray = (pixels - [camera.cx, camera.cy]) / camera.fx
+        # (X - ray Z) = 0 is linear in the weights once divided by the last depth.
+        residual = ((ray * q[:, 2:] - q[:, :2]) * scale[:, None])[use].ravel()
+        design = ((moved[..., :2] - ray * moved[..., 2:]) * scale[:, None])[:, use].reshape(len(basis), -1).T * 1.0
+        x = np.linalg.solve(design.T @ design + np.diag(prior * 1e-2), design.T @ residual)
+        x[:n_traits] = np.clip(x[:n_traits], -1.6, 1.6)
+        x[n_traits:] = np.clip(x[n_traits:], 0, 1)
+    marks = marks0 + np.tensordot(x, basis, 1)
+    pose = _pose(marks[use], pixels[use], camera)
+    error = np.linalg.norm(_project(marks, pose, camera) - pixels, axis=1)[use].mean() / eyes
+    return PhotoFit(_shape_weights(x[:n_traits], traits, len(model.shape_names)), _expression(x[n_traits:]), pose, float(error))
+
+
+def _shape_weights(x: np.ndarray, traits, n: int) -> np.ndarray:
+    out = np.zeros(n, np.float32)
+    for value, group in zip(x, traits, strict=True):
+        for i, sign in group:
+            out[i] = 0.5 * sign * value  # a linear model: opposite targets may share a trait's weight
+    return out
+
+
+def _expression(x: np.ndarray) -> np.ndarray:
+    out = np.zeros(len(EXPRESSION_NAMES), np.float32)
+    for name, value in zip(_FREE_EXPRESSIONS, x, strict=True):
+        out[EXPRESSION_NAMES.index(name)] = value
+    return out
+
+
+# ------------------------------------------------------------------ colours
+
+
+def _median_colour(image: np.ndarray, centres: np.ndarray, radius: float) -> np.ndarray:
+    """Median linear colour in discs around pixel positions; NaN outside of the picture."""
+    y, x = np.mgrid[: image.shape[0], : image.shape[1]]
+    inside = np.zeros(image.shape[:2], bool)
+    for cx, cy in centres:
+        inside |= (x - cx) ** 2 + (y - cy) ** 2 < radius**2
+    return np.median(image[inside], axis=0) if inside.any() else np.full(3, np.nan)
+
+
+def _nearest_monk(colour: np.ndarray) -> int:
+    """Monk tone whose lightness is nearest to a skin colour."""
+    tones = np.array([monk_linear(k) @ [0.2126, 0.7152, 0.0722] for k in range(1, 11)])
+    return int(np.argmin(np.abs(np.cbrt(tones * 0.8) - np.cbrt(colour @ [0.2126, 0.7152, 0.0722])))) + 1
+
+
+def _guess(photo: np.ndarray, pixels: np.ndarray, fit: PhotoFit, seed: int) -> faces.Identity:
+    """An identity for what the photo does not tell: tone, hair and iris from its colours, age unknown (35)."""
+    eyes = np.linalg.norm(pixels[468] - pixels[473])
+    skin = _median_colour(photo, pixels[list(_CHEEKS)], 0.12 * eyes)
+    up = pixels[10] - pixels[152]
+    hair = _median_colour(photo, pixels[[10, 109, 338]] + 0.24 * up, 0.10 * eyes)
+    beside = [_median_colour(photo, pixels[[k]] + 0.30 * eyes * np.sign(pixels[k] - pixels[4]) * [1, 0], 0.10 * eyes) for k in (172, 397)]
+    if not np.isfinite(hair).all():
+        hair = np.array([0.02, 0.015, 0.01])
+    long = all(np.isfinite(b).all() and np.abs(np.cbrt(b) - np.cbrt(hair)).max() < 0.12 for b in beside)
+    bald = np.abs(np.cbrt(hair) - np.cbrt(skin)).max() < 0.06
+    style = "buzz" if bald else "long" if long else "short"
+    iris = np.clip(_median_colour(photo, pixels[[468, 473]], 0.07 * eyes) * 1.6, 0.01, 0.3)
+    who = faces.sample_identity(
+        np.random.default_rng(seed), seed=seed, monk=_nearest_monk(skin), age=35.0, gender=0.5, glasses="none", beard="none",
+        ancestry=(1 / 3, 1 / 3, 1 / 3), muscle=0.2, weight=0.5, hair_style=style, hairline=0.0, grey=0.0, freckles=0.0, moles=0,
+    )
+    return replace(who, shape=fit.shape, hair_colour=tuple(np.clip(hair, 0.004, 0.6)), iris=tuple(iris))
+
+
+# ------------------------------------------------------------------ texture
+
+
+def _texel_table(model: HeadModel) -> tuple[np.ndarray, np.ndarray]:
+    """Render triangle and weights at each texel of the head chart."""
+    head = np.flatnonzero(model.region == REGIONS.index("head"))
+    depth = np.linalg.norm(model.template[model.split] - [0, -0.02, -0.09], axis=1)
+    triangles = model.triangles[head]
+    ids, bary = rasterise(model.uv[triangles] * TEXTURE_SIZE - 0.5, depth[triangles], TEXTURE_SIZE)
+    return np.where(ids >= 0, head[np.maximum(ids, 0)], -1), bary
+
+
+def _where_in_photo(vertices, face, pixels, fit, camera, model) -> np.ndarray:
+    """(Vh,2) photo pixel of each head vertex: projection, bent so that landmarks meet exactly."""
+    marks = face.landmarks(vertices)
+    there = _project(marks, fit.T_camera_head, camera)
+    flat = _project(vertices[: len(model.split)], fit.T_camera_head, camera)
+    _, keep = np.unique(np.round(there[:468], 1), axis=0, return_index=True)
+    bend = RBFInterpolator(there[keep], (pixels - there)[keep], neighbors=24, smoothing=0.5, kernel="linear")
+    return flat + bend(flat)
+
+
+def _shows(vertices, normals, where, fit, pixels, shape) -> np.ndarray:
+    """(V,) 0..1 how well the photo shows each vertex: facing the camera and within the face's outline."""
+    centre = -fit.T_camera_head[:3, :3].T @ fit.T_camera_head[:3, 3]
+    sight = centre - vertices
+    facing = (normals * sight).sum(1) / np.linalg.norm(sight, axis=1)
+    eyes = np.linalg.norm(pixels[468] - pixels[473])
+    outline = np.zeros(shape[:2], np.uint8)
+    cv2.fillPoly(outline, [np.round(pixels[list(_OVAL)]).astype(np.int32)], 1)
+    inside = cv2.distanceTransform(np.pad(outline, 1), cv2.DIST_L2, 5)[1:-1, 1:-1] / (0.28 * eyes)
+    depth = map_coordinates(inside, where[:, ::-1].T, order=1, mode="constant")
+    return np.clip(depth, 0, 1) * np.clip((facing - 0.15) / 0.30, 0, 1)
+
+
+def _blend(albedo, photo, where, shows, model) -> np.ndarray:
+    """Carry the photo into the head chart, feathered."""
+    ids, bary = _texel_table(model)
+    hit = ids >= 0
+    corners = model.triangles[ids[hit]]
+    at = np.einsum("nk,nkc->nc", bary[hit], where[corners]).astype(np.float32)
+    share = (bary[hit] * shows[corners]).sum(1)
+    colour = np.stack([map_coordinates(photo[..., c], at[:, ::-1].T, order=1, mode="nearest") for c in range(3)], 1)
+    out = albedo.copy()
+    out[hit] += (share * share * (3 - 2 * share))[:, None] * (colour - out[hit])
+    return out
+
+
+def _match_skin(albedo: np.ndarray, skin: np.ndarray, shirt: str, model: HeadModel) -> np.ndarray:
+    """Scale painted skin so that its cheeks have the photo's colour."""
+    triangle, weight = landmark_table()
+    uv = np.einsum("nk,nkc->nc", weight, model.uv[model.triangles[triangle]])[list(_CHEEKS)] * TEXTURE_SIZE
+    painted = np.median([albedo[int(v), int(u)] for u, v in uv], axis=0)
+    bare = np.isin(model.texel_region, [REGIONS.index(r) for r in ("head", "back", "torso_front", "torso_back")])
+    bare &= collar(model.position.astype(float), shirt) < 0
+    out = albedo.copy()
+    out[bare] *= (skin / np.maximum(painted, 1e-4)).astype(np.float32)
+    return np.clip(out, 0.003, 0.95)
+
+
+def lift_photo(image: np.ndarray, pixels: np.ndarray, *, seed: int = 0, model: HeadModel | None = None) -> faces.Face:
+    """Lift one photo onto the head model.
+
+    The light of the photo stays in the texture: choose photos with soft, frontal light.
+
+    Args:
+        image: (H,W,3) uint8 RGB.
+        pixels: (478,2) MediaPipe landmarks, pixels.
+        seed: of what the photo does not show.
+        model: default `head_model()`.
+
+    Returns:
+        A `Face` with a neutral expression; age and gender of its identity are placeholders.
+    """
+    model = model or head_model()
+    pixels = np.asarray(pixels, float)[:, :2]
+    camera = _camera(image.shape[1], image.shape[0])
+    fit = fit_landmarks(pixels, camera, model)
+    photo = srgb_to_linear(image / 255.0)
+    who = _guess(photo, pixels, fit, seed)
+    face = faces.build_face(who, model)
+    vertices = face.vertices(fit.expression)
+    normals = faces.point_normals(vertices[: len(model.split)], face.weld[model.triangles])[face.weld[: len(model.split)]]
+    where = _where_in_photo(vertices, face, pixels, fit, camera, model)
+    shows = _shows(vertices[: len(model.split)], normals, where, fit, pixels, image.shape)
+    albedo, gloss = paint(who, model)
+    eyes = np.linalg.norm(pixels[468] - pixels[473])
+    albedo = _match_skin(albedo, _median_colour(photo, pixels[list(_CHEEKS)], 0.12 * eyes), who.shirt, model)
+    return replace(face, albedo=_blend(albedo, photo, where, shows, model).astype(np.float32), gloss=gloss)
+
+
+def lift_folder(folder, *, limit: int | None = None) -> list[faces.Face]:
+    """Lift every photo of a folder that shows exactly one face.
+
+    Raises:
+        FaceError: the folder is missing or no photo in it shows one face.
+    """
+    from liveness_utils.landmarks import Landmarker
+
+    folder = Path(folder)
+    files = sorted(p for p in folder.glob("*") if p.suffix.lower() in PHOTO_SUFFIXES) if folder.is_dir() else []
+    if not files:
+        raise FaceError(f"{folder} holds no photos ({', '.join(PHOTO_SUFFIXES)}): give a folder of portraits.")
+    landmarker, out = Landmarker(num_faces=2, running_mode="image"), []
+    for seed, path in enumerate(files):
+        if limit is not None and len(out) >= limit:
+            break
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        seen = landmarker.detect(np.ascontiguousarray(image[..., ::-1])) if image is not None else []
+        if len(seen) == 1:
+            out.append(lift_photo(image[..., ::-1], seen[0].points, seed=seed))
+    if not out:
+        raise FaceError(f"No photo in {folder} shows exactly one face: give portraits of at least 200 pixels.")
+    return out

@@ -1,0 +1,32 @@
+"""One small trained and exported bundle, shared by the tests that need one."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from pathlib import Path
+
+from test_model import make_prepared
+
+from liveness_utils import dataset as ds
+from liveness_utils import export, training
+from liveness_utils.cues import FRAME_FEATURES
+
+
+@functools.lru_cache(maxsize=1)
+def small_bundle() -> tuple[Path, Path, Path]:
+    """Folders of the prepared arrays and the bundle, and the checkpoint's path."""
+    root = Path(tempfile.mkdtemp(prefix="liveness-test-"))
+    arrays = make_prepared(root / "arrays", n=48, names=FRAME_FEATURES)
+    config = training.TrainConfig(str(arrays), str(root / "train"), epochs=1, batch_size=8, frames=2, progress=False)
+    checkpoint = training.train(config)
+    prepared = ds.open_prepared(arrays)
+    export.export_bundle(
+        checkpoint,
+        root / "bundle",
+        prepared,
+        variants=("float32", "int8", "mixed"),
+        calibration_clips=3,
+        thresholds=export.dev_thresholds(checkpoint, prepared),
+    )
+    return arrays, root / "bundle", checkpoint

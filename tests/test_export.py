@@ -1,0 +1,137 @@
+"""Conversion keeps the numbers, and a bundle that is not whole is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from small_bundle import small_bundle
+
+from liveness_utils import bundle as bundles
+from liveness_utils import dataset as ds
+from liveness_utils import export, training
+from liveness_utils.errors import BundleError
+from liveness_utils.model import load_checkpoint
+
+
+@pytest.fixture(scope="module")
+def made():
+    return small_bundle()
+
+
+@pytest.fixture
+def copy(made, tmp_path):
+    return shutil.copytree(made[1], tmp_path / "bundle")
+
+
+def test_float32_and_onnx_equal_torch(made):
+    variants = bundles.load(made[1]).variants
+    assert variants["float32"]["max_logit"] < 1e-4
+    assert variants["onnx"]["max_logit"] < 1e-4
+    assert variants["float32"]["max_depth"] < 1e-3
+
+
+def test_only_builtin_operators(made):
+    for row in bundles.load(made[1]).variants.values():
+        assert not row.get("custom")
+    assert "CONV_2D" in export.operators(made[1] / "step.tflite")[0]
+
+
+def test_the_shipped_model_is_small(made):
+    assert (made[1] / "model.tflite").stat().st_size < 2e6
+
+
+def test_streaming_equals_the_clip_model(made):
+    prepared, folder, checkpoint = made
+    net, _ = load_checkpoint(checkpoint)
+    sample = next(export.clip_samples(ds.open_prepared(prepared), np.array([0]), net.features.mean.numpy()))
+    clip = bundles.open_model(folder / "variants" / "clip_float32.tflite")(**sample)
+    step = bundles.run_steps(bundles.open_model(folder / "step.tflite"), **sample)
+    for name in ("logit", "consistency", "species"):
+        np.testing.assert_allclose(step[name], clip[name], atol=1e-4)
+
+
+def test_converted_scores_equal_torch_scores(made):
+    prepared, folder, checkpoint = made
+    data = ds.open_prepared(prepared)
+    fill = bundles.load(folder).feature_fill
+    theirs = export.score_file(folder / "variants" / "clip_float32.tflite", data, fill, split="dev")
+    ours = training.score(checkpoint, data, split="dev")
+    np.testing.assert_allclose(theirs["logit"], ours["logit"], atol=1e-4)
+    assert list(theirs["clip_id"]) == list(ours["clip_id"])
+
+
+def test_calibration_uses_training_clips_of_every_species(made):
+    data = ds.open_prepared(made[0])
+    rows = export.calibration_rows(data, 6)
+    assert set(data.manifest["split"].iloc[rows]) == {"train"}
+    assert set(data.species[rows]) == set(data.species[data.rows("train")])
+
+
+def test_integer_model_takes_and_gives_floats(made):
+    model = bundles.open_model(made[1] / "variants" / "clip_int8.tflite")
+    data = ds.open_prepared(made[0])
+    fill = bundles.load(made[1]).feature_fill
+    out = model(**next(export.clip_samples(data, np.array([1]), fill)))
+    assert all(v.dtype == np.float32 for v in out.values())
+
+
+def test_selftest_passes_and_notices(copy):
+    found = bundles.selftest(copy)
+    assert found["clip"] < 1e-3 and found["step"] < 1e-3
+    held = dict(np.load(copy / "selftest.npz"))
+    held["clip_logit"] = held["clip_logit"] + 1
+    np.savez_compressed(copy / "selftest.npz", **held)
+    bundles.save(bundles.Bundle(**{**vars(bundles.Bundle(copy, **_content(copy)))}))
+    with pytest.raises(BundleError, match="self-test"):
+        bundles.selftest(copy)
+
+
+def _content(folder) -> dict:
+    return json.loads((folder / "bundle.json").read_text())
+
+
+def test_a_changed_file_is_refused(copy):
+    with open(copy / "model.tflite", "r+b") as file:
+        file.seek(5000)
+        file.write(b"\x13")
+    with pytest.raises(BundleError, match=r"model\.tflite.*SHA-256"):
+        bundles.load(copy)
+
+
+def test_a_missing_file_is_refused(copy):
+    (copy / "step.tflite").unlink()
+    with pytest.raises(BundleError, match=r"step\.tflite.*missing"):
+        bundles.load(copy)
+
+
+@pytest.mark.parametrize("change", [{"format": 99}, {"format": None}])
+def test_another_version_is_refused(copy, change):
+    (copy / "bundle.json").write_text(json.dumps(_content(copy) | change))
+    with pytest.raises(BundleError, match="format"):
+        bundles.load(copy)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"format": 1}'])
+def test_a_corrupt_manifest_is_refused(copy, text):
+    (copy / "bundle.json").write_text(text)
+    with pytest.raises(BundleError):
+        bundles.load(copy)
+
+
+def test_no_bundle_is_said(tmp_path):
+    with pytest.raises(BundleError, match="there is no bundle"):
+        bundles.load(tmp_path)
+
+
+def test_show_names_threshold_with_its_error(made):
+    text = bundles.show(bundles.load(made[1]))
+    assert "apcer5 video+landmarks+imu: score ≥" in text and "(dev: APCER" in text
+
+
+def test_without_imu_injections_do_not_set_the_threshold(made):
+    thresholds = bundles.load(made[1]).thresholds["apcer5"]
+    assert thresholds["video"]["without"] == ["injection"]
+    assert thresholds["video+landmarks+imu"]["without"] == []

@@ -1,0 +1,228 @@
+"""The session decides only on sound input, agrees with the clip model, and fails closed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from small_bundle import small_bundle
+
+from liveness_utils import bundle as bundles
+from liveness_utils import cues, inputs, landmarks, runtime
+from liveness_utils.clips import Clip, Imu
+from liveness_utils.errors import BundleError, SessionError
+
+
+class FakeLandmarker:
+    """Finds MediaPipe's canonical face, moving a little, in every frame that is not black."""
+
+    def __init__(self, faces: int = 1) -> None:
+        self.faces, self.calls = faces, 0
+
+    def reset(self) -> None:
+        self.calls = 0
+
+    def close(self) -> None:
+        pass
+
+    def count_faces(self, rgb: np.ndarray) -> int:
+        return self.faces if rgb.any() else 0
+
+    def detect(self, rgb, t=0.0, intrinsics=None):
+        self.calls += 1
+        if not rgb.any():
+            return []
+        points = np.zeros((478, 3), np.float32)
+        points[:468] = landmarks.canonical_face()[0] * (900, -900, 900) + (128, 128, 0)
+        points[468:] = points[[33] * 10]
+        points[:, 0] += 5 * np.sin(t)
+        pose = np.diag([1.0, -1.0, -1.0, 1.0])
+        pose[:3, 3] = (0.01 * np.sin(t), 0, 0.4)
+        return [landmarks.FaceObservation(points, np.full(52, 0.1, np.float32), pose)]
+
+
+@pytest.fixture(scope="module")
+def folder():
+    return small_bundle()[1]
+
+
+@pytest.fixture
+def session(folder, monkeypatch):
+    monkeypatch.setattr(runtime, "Landmarker", FakeLandmarker)
+    return runtime.LivenessSession(folder)
+
+
+def make_clip(seconds: float = 2.6, imu: bool = True, seed: int = 0) -> Clip:
+    rng = np.random.default_rng(seed)
+    t = np.arange(0, seconds, 1 / 30)
+    frames = rng.integers(60, 200, (len(t), 256, 256, 3), np.uint8)
+    ti = np.arange(-0.5, seconds + 0.3, 0.01)
+    record = Imu(ti, rng.normal((0, 9.8, 0), 0.1, (len(ti), 3)).astype(np.float32),
+                 rng.normal(0, 0.1, (len(ti), 3)).astype(np.float32))  # fmt: skip
+    return Clip("x", frames, t, record if imu else None, source="x")
+
+
+def test_a_clip_gets_a_score_and_a_sentence(session):
+    found = runtime.predict_clip(make_clip(), session.bundle, session=session)
+    assert found.decision in ("bona_fide", "attack")
+    assert (found.score >= found.threshold) == (found.decision == "bona_fide")
+    assert "(dev: APCER" in found.sentence
+    held = json.loads(found.to_json())
+    assert set(held) >= {"decision", "score", "threshold", "reasons", "quality", "cues", "timings_ms"}
+    assert held["timings_ms"]["landmarks"] >= 0 and held["quality"]["frames"] == 25
+
+
+@pytest.mark.parametrize("imu", [True, False])
+def test_session_sees_what_the_prepared_clip_holds(session, imu):
+    clip = make_clip(imu=imu)
+    runtime.predict_clip(clip, session.bundle, session=session)
+    track = landmarks.track(clip, FakeLandmarker())
+    held = inputs.clip_inputs(clip, track, cues.frame_features(clip, track).values)
+    fed, presence = session._model_input()
+    assert presence.tolist() == held.presence.tolist() == [1, 1, float(imu)]
+    np.testing.assert_array_equal((255 * fed["frames"][0] + 0.5).astype(np.uint8), held.crops)
+    np.testing.assert_allclose(fed["imu"][0], held.imu, atol=1e-6)
+    fill = np.asarray(session.bundle.feature_fill, np.float32)
+    np.testing.assert_allclose(fed["features"][0], inputs.fill_missing(held.features, fill), atol=1e-5)
+    np.testing.assert_allclose(np.array([c.quality for c in session._chosen]), held.quality_rows)
+
+
+def test_streaming_score_ends_where_the_clip_model_does(session, folder):
+    float32 = bundles.open_model(folder / "variants" / "clip_float32.tflite")
+    runtime.predict_clip(make_clip(), session.bundle, session=session)
+    logit = float(float32(**session._model_input()[0])["logit"][0])
+    assert session.score == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-4)
+
+
+def test_missing_imu_uses_its_own_threshold(session):
+    found = runtime.predict_clip(make_clip(imu=False), session.bundle, session=session)
+    assert found.threshold == session.bundle.thresholds["apcer5"]["video+landmarks"]["value"]
+    assert "consistency" not in found.cues
+
+
+def test_gates(session):
+    clip = make_clip()
+    cases = {
+        "no face in 25 of 25 frames": replace(clip, frames=np.zeros_like(clip.frames)),
+        "lasts": replace(clip, frames=clip.frames[:30], t=clip.t[:30]),
+        "pauses": replace(clip, t=clip.t + 0.5 * (np.arange(len(clip.t)) > 40)),
+        "frozen": replace(clip, frames=np.repeat(clip.frames[:1], len(clip.t), axis=0)),
+        "too dark": replace(clip, frames=clip.frames // 20),
+    }
+    for words, bad in cases.items():
+        found = runtime.predict_clip(bad, session.bundle, session=session)
+        assert found.decision == "no_decision" and found.score is None, words
+        assert words in found.sentence
+
+
+def test_two_faces(session):
+    session._landmarker.faces = 2
+    found = runtime.predict_clip(make_clip(), session.bundle, session=session)
+    assert found.reasons == ("several faces in 25 of 25 frames",)
+
+
+def test_bad_frames_raise_and_never_accept(session):
+    frame = make_clip().frames[0]
+    bad = (frame[..., 0], frame.astype(np.float32), frame[:4, :4], np.zeros((2, 2), np.uint8), None)
+    for what in bad:
+        with pytest.raises(SessionError):
+            session.push(what, 0.0)
+    with pytest.raises(SessionError):
+        session.push(frame, float("nan"))
+    session.push(frame, 1.0)
+    with pytest.raises(SessionError):
+        session.push(frame, 1.0)
+    assert session.verdict().decision == "no_decision"
+
+
+def test_a_failure_half_way_leaves_no_verdict(session, monkeypatch):
+    clip = make_clip()
+    runtime.predict_clip(clip, session.bundle, session=session)
+    monkeypatch.setattr(session._landmarker, "detect", lambda *a: 1 / 0)
+    with pytest.raises(SessionError):
+        session.push(clip.frames[0], 99.0)
+    assert session.verdict().decision == "no_decision"
+
+
+@pytest.mark.parametrize("logit", [np.nan, np.inf, None])
+def test_a_model_without_a_number_never_accepts(session, logit):
+    quality = {"frames": 25, "no_face": 0, "several_faces": 0, "seconds": 2.4, "eyes_px": 40.0,
+               "luma": 100.0, "sharpness": 9.0, "frozen_share": 0.0}  # fmt: skip
+    out = {} if logit is None else {"logit": np.array([logit])}
+    assert runtime.decide(session.bundle, out, np.ones(3), quality).decision == "no_decision"
+    sure = {"logit": np.array([50.0])}
+    assert runtime.decide(session.bundle, sure, np.ones(3), quality).decision == "bona_fide"
+    untold = replace(session.bundle, thresholds={})
+    assert runtime.decide(untold, sure, np.ones(3), quality).decision == "no_decision"
+
+
+def test_imu_in_pieces_out_of_order_and_broken(session):
+    clip = make_clip()
+    rows = np.column_stack([clip.imu.t, clip.imu.accel, clip.imu.gyro])
+    whole = runtime.predict_clip(clip, session.bundle, session=session).score
+    session.reset()
+    for piece in np.array_split(rows, 40):
+        session.push_imu(piece)
+        session.push_imu(piece[:2])  # repeated samples change nothing
+    session.push_imu(np.full((3, 7), np.nan))
+    for frame, t in zip(clip.frames, clip.t, strict=True):
+        if session.progress < 1:
+            session.push(frame, t)
+    assert session.verdict().score == pytest.approx(whole, abs=1e-6)
+    with pytest.raises(SessionError):
+        session.push_imu(np.zeros((3, 6)))
+
+
+def test_a_long_stream_is_judged_by_its_last_frames(session):
+    clip = make_clip(4.0)
+    session.push_imu(clip.imu)
+    for frame, t in zip(clip.frames, clip.t, strict=True):
+        session.push(frame, t)
+    assert session.verdict().quality["seconds"] == pytest.approx(2.4, abs=0.05)
+    assert session._chosen[-1].t > 3.8
+
+
+def test_threads_are_put_in_line(session):
+    clip, errors = make_clip(), []
+
+    def ask() -> None:
+        for _ in range(20):
+            if session.verdict().decision not in runtime.DECISIONS:
+                errors.append("decision")
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    found = runtime.predict_clip(clip, session.bundle, session=session)
+    for thread in threads:
+        thread.join()
+    assert not errors and found.decision != "no_decision"
+
+
+def test_a_bundle_of_other_features_is_refused(folder, monkeypatch):
+    monkeypatch.setattr(runtime, "Landmarker", FakeLandmarker)
+    other = replace(bundles.load(folder), feature_names=("a", "b"))
+    with pytest.raises(BundleError, match="features"):
+        runtime.LivenessSession(other)
+
+
+def test_runs_where_torch_and_tensorflow_cannot_be_imported(folder):
+    code = f"""
+import sys
+for name in ("torch", "tensorflow", "torchvision", "lightning"):
+    sys.modules[name] = None
+import numpy as np
+from liveness_utils import runtime
+with runtime.LivenessSession({str(folder)!r}) as session:
+    for k in range(76):
+        session.push(np.full((64, 64, 3), k, np.uint8), k / 30)
+    print(session.verdict().sentence)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "no decision: no face in 25 of 25 frames"
