@@ -6,6 +6,7 @@ In come clips with their tracks and cues; `prepare` leaves memory-mapped arrays 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -118,24 +119,35 @@ def prepare(
     table = table.reset_index(drop=True)
     if len(table) == 0:
         raise DatasetError(f"{data_dir}: the manifest names no clip; generate some first.")
-    out = Path(out_dir)
-    if is_prepared(out, table["clip_id"]):
+    out, source = Path(out_dir), source_mark(data_dir, table["clip_id"])
+    if is_prepared(out, table["clip_id"], source):
         return out
-    parts = out / "parts"
+    parts = out / f"parts-{source}"
     parts.mkdir(parents=True, exist_ok=True)
     _prepare_parts(Path(data_dir), parts, table, workers, progress)
-    _pack(parts, out, table)
+    _pack(parts, out, table, source)
     return out
 
 
-def is_prepared(out_dir: str | os.PathLike, clip_ids: Sequence[str] | None = None) -> bool:
+def source_mark(data_dir: str | os.PathLike, clip_ids: Sequence[str]) -> str:
+    """A short hash of the clips' names and video sizes: clips that were made anew get another one."""
+    digest = hashlib.sha256()
+    for clip_id in sorted(str(c) for c in clip_ids):
+        video = Path(data_dir) / "clips" / clip_id / "video.mp4"
+        digest.update(f"{clip_id} {video.stat().st_size if video.is_file() else 0}\n".encode())
+    return digest.hexdigest()[:12]
+
+
+def is_prepared(
+    out_dir: str | os.PathLike, clip_ids: Sequence[str] | None = None, source: str | None = None
+) -> bool:
     """Whether a folder holds finished arrays of this version (and of just these clips)."""
     index = Path(out_dir) / "index.json"
     if not index.is_file():
         return False
     held = json.loads(index.read_text(encoding="utf-8"))
     same = clip_ids is None or held["clip_ids"] == [str(c) for c in clip_ids]
-    return held["version"] == VERSION and same
+    return held["version"] == VERSION and same and source in (None, held.get("source"))
 
 
 def _prepare_parts(data_dir: Path, parts: Path, table, workers: int, progress: bool) -> None:
@@ -236,7 +248,7 @@ def _inputs_or_problem(clip, seen) -> tuple[ClipInputs, str]:
         return clip_inputs(clip, seen.track, seen.features.values, index), str(error)
 
 
-def _pack(parts: Path, out: Path, table) -> None:
+def _pack(parts: Path, out: Path, table, source: str) -> None:
     """Fold the parts into one array each; index.json, written last, makes the folder valid."""
     import pandas as pd
 
@@ -256,8 +268,9 @@ def _pack(parts: Path, out: Path, table) -> None:
     table.to_parquet(out / "manifest.parquet", index=False)
     pd.DataFrame(cue_rows).to_parquet(out / "cues.parquet", index=False)
     pd.DataFrame(quality).to_parquet(out / "quality.parquet", index=False)
-    _write_index(out, table["clip_id"])
-    shutil.rmtree(parts)
+    _write_index(out, table["clip_id"], source)
+    for old in out.glob("parts*"):
+        shutil.rmtree(old)
 
 
 def _quality_row(clip_id: str, part) -> dict:
@@ -266,11 +279,12 @@ def _quality_row(clip_id: str, part) -> dict:
     return {"clip_id": clip_id, **summary, "reasons": "; ".join(reasons)}
 
 
-def _write_index(out: Path, clip_ids: Sequence[str]) -> None:
+def _write_index(out: Path, clip_ids: Sequence[str], source: str) -> None:
     from liveness_utils.cues import FEATURE_MODALITY, FRAME_FEATURES
 
     index = {
         "version": VERSION,
+        "source": source,
         "clip_ids": [str(c) for c in clip_ids],
         "feature_names": list(FRAME_FEATURES),
         "imu_columns": [k for k, m in enumerate(FEATURE_MODALITY) if m == "imu"],
@@ -303,6 +317,13 @@ class Prepared:
 
     def __len__(self) -> int:
         return len(self.manifest)
+
+    @property
+    def mark(self) -> str:
+        """A short hash of the clips and of what was measured on them."""
+        sample = np.ascontiguousarray(self.features[:: max(1, len(self) // 256)])
+        held = "".join(self.manifest["clip_id"]).encode() + sample.tobytes()
+        return hashlib.sha256(held).hexdigest()[:12]
 
     @property
     def labels(self) -> np.ndarray:

@@ -305,9 +305,26 @@ _ramp = np.arange(256) / 255.0
 _SRGB_TABLE = np.where(_ramp <= 0.04045, _ramp / 12.92, ((_ramp + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
-def _saturate(linear: np.ndarray, amount: float) -> np.ndarray:
-    grey = linear @ np.array([0.2126, 0.7152, 0.0722], np.float32)
-    return grey[..., None] + np.float32(amount) * (linear - grey[..., None])
+def _saturate(linear: np.ndarray, amount: float | np.ndarray) -> np.ndarray:
+    """Scale chroma about luminance by a factor, or by one a pixel (H, W)."""
+    grey = (linear @ np.array([0.2126, 0.7152, 0.0722], np.float32))[..., None]
+    return grey + np.asarray(amount, np.float32)[..., None] * (linear - grey)
+
+
+_MID_GREY = np.float32(0.35)
+
+
+def _levels(linear: np.ndarray) -> np.ndarray:
+    """What people and drivers do before printing: the brightest percent becomes paper white, within a stop."""
+    top = float(np.percentile(linear[::4, ::4].max(2), 99.0))
+    return linear * np.float32(np.clip(1.0 / max(top, 1e-3), 1.0, 2.0))
+
+
+def _in_gamut(linear: np.ndarray, saturation: float) -> np.ndarray:
+    """Compress vivid colours towards the inks' gamut; dull ones, skin among them, lose little."""
+    top, low = linear.max(2), linear.min(2)
+    vivid = (top - low) / np.maximum(top, 1e-4)
+    return np.maximum(_saturate(linear, 1.0 - (1.0 - saturation) * vivid), 0.0)
 
 
 def print_texture(picture: np.ndarray, paper: PrintInstrument, rng: np.random.Generator) -> np.ndarray:
@@ -321,9 +338,11 @@ def print_texture(picture: np.ndarray, paper: PrintInstrument, rng: np.random.Ge
     Returns:
         (H, W, 3) float32 linear reflectance between ink black and paper white.
     """
-    ink = cv2.GaussianBlur(srgb_to_linear(picture), (0, 0), paper.blur)
-    ink = np.clip(_saturate(ink, paper.saturation) * np.array(paper.tint, np.float32), 0.0, 1.0)
-    ink = ink ** np.float32(paper.contrast * (1.0 + paper.dot_gain))
+    ink = cv2.GaussianBlur(_levels(srgb_to_linear(picture)), (0, 0), paper.blur)
+    ink = np.clip(_in_gamut(ink, paper.saturation) * np.array(paper.tint, np.float32), 0.0, 1.0)
+    # drivers compensate dot gain at mid-grey; a part of it is left and darkens what lies between
+    ink = _MID_GREY * (ink / _MID_GREY) ** np.float32(paper.contrast * (1.0 + 0.4 * paper.dot_gain))
+    ink = np.minimum(ink, 1.0)
     white = np.array(paper.paper, np.float32)
     out = paper.black + ink * (white - paper.black)
     if paper.banding:
@@ -411,18 +430,21 @@ def bend(points: np.ndarray, radius: float, axis: float) -> np.ndarray:
 
 
 @nb.njit(cache=True, fastmath=True)
-def _grid(image, mask, u, v, phase_row, amplitude, band):
-    height, width = mask.shape
-    for y in range(height):
-        row = 1.0 + band * np.cos(phase_row[y])
-        for x in range(width):
+def _grid(image, mask, uv, columns, lines, rows, amplitude):
+    """Sub-pixel stripes, a third of a pixel apart in red, green and blue, and lines between pixels."""
+    one, half, root = np.float32(1.0), np.float32(0.5), np.float32(0.8660254)
+    turn = np.float32(2.0 * np.pi)
+    for y in range(mask.shape[0]):
+        for x in range(mask.shape[1]):
             if not mask[y, x]:
                 continue
-            a, b = 2.0 * np.pi * u[y, x], 2.0 * np.pi * v[y, x]
-            vertical = 1.0 + 0.5 * amplitude * np.cos(b)
-            image[y, x, 0] *= row * vertical * (1.0 + amplitude * np.cos(a))
-            image[y, x, 1] *= row * vertical * (1.0 + amplitude * np.cos(a - 2.0943951))
-            image[y, x, 2] *= row * vertical * (1.0 + amplitude * np.cos(a + 2.0943951))
+            a, b = uv[y, x, 0] * columns, uv[y, x, 1] * lines
+            a, b = turn * (a - np.floor(a)), turn * (b - np.floor(b))
+            c, s = amplitude * np.cos(a), amplitude * np.sin(a)
+            both = rows[y] * (one + half * amplitude * np.cos(b))
+            image[y, x, 0] *= both * (one + c)
+            image[y, x, 1] *= both * (one - half * c + root * s)
+            image[y, x, 2] *= both * (one - half * c - root * s)
 
 
 def pixel_grid(
@@ -451,11 +473,11 @@ def pixel_grid(
         t: time of the middle row, s. exposure, readout: s.
         focus: 0..1.
     """
-    u = (uv[..., 0] * (screen.width / screen.pitch)).astype(np.float32)
-    v = (uv[..., 1] * (screen.height / screen.pitch)).astype(np.float32)
     rows = t + (np.arange(image.shape[0]) / image.shape[0] - 0.5) * readout
     band = screen.pwm_depth * abs(np.sinc(screen.refresh * exposure))
-    _grid(image, mask, u, v, 2 * np.pi * screen.refresh * rows, np.float32(screen.grid_contrast * focus), band)
+    light = (1.0 + band * np.cos(2 * np.pi * screen.refresh * rows)).astype(np.float32)
+    across, down = np.float32(screen.width / screen.pitch), np.float32(screen.height / screen.pitch)
+    _grid(image, mask, uv, across, down, light, np.float32(screen.grid_contrast * focus))
 
 
 @nb.njit(cache=True, fastmath=True)

@@ -58,7 +58,9 @@ def use_style() -> None:
 
     Fonts are embedded as TrueType (fonttype 42), as publishers ask.
     """
-    mpl.rcParams.update(mpl.rcParamsDefault | {"backend": mpl.rcParams["backend"]})
+    # Without "interactive" as it was, a notebook would show no figure after the first.
+    kept = {name: mpl.rcParams[name] for name in ("backend", "interactive")}
+    mpl.rcParams.update(mpl.rcParamsDefault | kept)
     mpl.rcParams.update({
         "figure.figsize": (PAGE, 2.8), "figure.dpi": 110, "savefig.dpi": 300,
         "figure.constrained_layout.use": True, "figure.facecolor": "white",

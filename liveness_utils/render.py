@@ -13,7 +13,7 @@ import numba as nb
 import numpy as np
 
 _JIT = {"cache": True, "fastmath": True, "nogil": True, "error_model": "numpy"}
-_INLINE = {**_JIT, "forceinline": True}  # calls that pass arrays cost more than what these functions do
+_INLINE = {**_JIT, "inline": "always"}  # calls that pass arrays cost more than what these functions do
 _NEAR = 0.03  # metres; closer triangles are dropped whole
 _TRI_BITS = 24  # a sub-sample stores mesh index and triangle index in one int32
 _SHADOW_PX = 128
@@ -516,9 +516,10 @@ def _shadow_map(prepared: list[_Prepared], lights: np.ndarray) -> _Shadow:
     if not len(keys) or not casters:
         return _Shadow(-1, np.zeros((4, 3), np.float32), np.zeros((1, 1, 2), np.float32))
     key = lights[keys[0]]
-    middle = np.mean([p.vertices.mean(0) for p in casters], 0)
+    boxes = np.concatenate([_bounds(p.vertices) for p in casters])
+    middle = (boxes.min(0) + boxes.max(0)) / 2
     to_light = key[:3] - middle if key[6] else key[:3]
-    frame = _light_frame(np.concatenate([p.vertices for p in casters]), to_light)
+    frame = _light_frame(boxes, to_light)
     depth = np.full((_SHADOW_PX, _SHADOW_PX), 2.5, np.float32)
     for p in casters:
         _raster_depth(p.vertices, p.triangles, frame, depth)
@@ -528,7 +529,7 @@ def _shadow_map(prepared: list[_Prepared], lights: np.ndarray) -> _Shadow:
 
 def _light_frame(vertices: np.ndarray, to_light: np.ndarray) -> np.ndarray:
     """Rows: x, y, depth axes scaled so that the casters fill −1..1, and the centre."""
-    low, high = vertices.min(0), vertices.max(0)
+    low, high = (_bounds(vertices)[k].astype(np.float64) for k in range(2))
     centre, radius = (low + high) / 2, float(np.linalg.norm(high - low)) / 2 + 1e-6
     z = np.asarray(to_light, np.float64) / np.linalg.norm(to_light)
     x = np.cross((0.0, 1.0, 0.0) if abs(z[1]) < 0.9 else (1.0, 0.0, 0.0), z)
@@ -565,6 +566,18 @@ def _mirrored(centre: np.ndarray, vertices: np.ndarray, triangles: np.ndarray) -
 
 
 # ---- kernels: geometry -------------------------------------------------------------------------------------------
+
+
+@nb.njit(**_JIT)
+def _bounds(vertices):
+    """(2,3) smallest and largest coordinates."""
+    out = np.empty((2, 3), np.float32)
+    for k in range(3):
+        low, high = vertices[0, k], vertices[0, k]
+        for i in range(1, vertices.shape[0]):
+            low, high = min(low, vertices[i, k]), max(high, vertices[i, k])
+        out[0, k], out[1, k] = low, high
+    return out
 
 
 @nb.njit(**_JIT)

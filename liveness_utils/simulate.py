@@ -248,8 +248,10 @@ class Actor:
     def local(self, i: int) -> np.ndarray:
         return self.face.vertices(self.expression[i], self.gaze[i])
 
-    def meshes(self, i: int) -> list[Mesh]:
-        return [self._mesh(_moved(self.local(i), self.poses[i]))]
+    def show(self, i: int) -> tuple[list[Mesh], np.ndarray]:
+        """Meshes of frame i and its landmarks (478, 3), both in the world."""
+        vertices = _moved(self.local(i), self.poses[i])
+        return [self._mesh(vertices)], self.face.landmarks(vertices)
 
     def _mesh(self, vertices: np.ndarray) -> Mesh:
         face = self.face
@@ -257,9 +259,6 @@ class Actor:
             vertices, face.triangles, face.uv, self.texture, self.material, self.object_id,
             weld=face.weld, occlusion=face.occlusion,
         )  # fmt: skip
-
-    def landmarks(self, i: int) -> np.ndarray:
-        return _moved(self.face.landmarks(self.local(i)), self.poses[i])
 
     def finish(self, image, rendered, t, exposure) -> None:
         """A living face needs no optics of its own."""
@@ -368,18 +367,17 @@ class Surface:
         """Sheet coordinates (x right, y up, z out, origin at the sheet's centre) to the world."""
         return _moved(points - self._origin(i), self.poses[i])
 
-    def meshes(self, i: int) -> list[Mesh]:
+    def show(self, i: int) -> tuple[list[Mesh], np.ndarray]:
+        """Meshes of frame i and the landmarks (478, 3) of the shown face, both in the world."""
         vertices, triangles, uv = _sheet(self.tool.width, self.tool.height, float(self.radius[i]), self._axis())
         texture = self.textures[self.picture.at(self.times[i]) if len(self.textures) > 1 else 0]
         shown = Mesh(
             self.place(vertices, i), triangles, uv, texture, self.material, self.object_id,
             two_sided=isinstance(self.tool, pai.PrintInstrument),
         )  # fmt: skip
-        worn = self.wearer.meshes(i) if self.wearer else []
-        return [shown, *worn, *(mesh for extra in self.extras for mesh in extra(i))]
-
-    def landmarks(self, i: int) -> np.ndarray:
-        return self.place(self._on_sheet(self.picture.landmarks[self.picture.at(self.times[i])], i), i)
+        worn = self.wearer.show(i)[0] if self.wearer else []
+        marks = self.place(self._on_sheet(self.picture.landmarks[self.picture.at(self.times[i])], i), i)
+        return [shown, *worn, *(mesh for extra in self.extras for mesh in extra(i))], marks
 
     def finish(self, image, rendered, t, exposure) -> None:
         """Add what depends on the camera's pixel grid: moiré and bands of a screen, rosettes of a print."""
@@ -460,7 +458,7 @@ def _worn_poses(wearer: Actor) -> np.ndarray:
 
 def _present_screen(spec: ClipSpec, t: np.ndarray, rng, camera, *, lux: float, readout: float) -> Surface:
     tool = pai.instrument(spec.species, spec.instrument)
-    height = 360
+    height = 320  # about what a camera of 256 px can still resolve of it
     portrait = tool.height > tool.width
     width = int(round(height * (tool.width / tool.height if portrait else 0.75)))
     picture = photograph(spec, rng, width, height, video=spec.species == "video_replay")
@@ -581,7 +579,8 @@ class Masked:
     def local(self, i: int) -> np.ndarray:
         return self.shell if self.shell is not None else self.mask.local(i)
 
-    def meshes(self, i: int) -> list[Mesh]:
+    def show(self, i: int) -> tuple[list[Mesh], np.ndarray]:
+        """Meshes of frame i and the landmarks (478, 3) of the mask, both in the world."""
         face = self.mask.face
         vertices = _moved(self.local(i), self.poses[i])
         triangles = face.triangles if self.covers is None else self.covers
@@ -589,10 +588,8 @@ class Masked:
             vertices, triangles, face.uv, self.mask.texture, self.mask.material, self.object_id,
             weld=face.weld, occlusion=face.occlusion, two_sided=self.covers is not None,
         )  # fmt: skip
-        return [mask] if self.covers is None else [*self.wearer.meshes(i), mask]
-
-    def landmarks(self, i: int) -> np.ndarray:
-        return _moved(self.mask.face.landmarks(self.local(i)), self.poses[i])
+        worn = [] if self.covers is None else self.wearer.show(i)[0]
+        return [mask, *worn], face.landmarks(vertices)
 
     def finish(self, image, rendered, t, exposure) -> None:
         """A mask needs no optics of its own."""
@@ -693,14 +690,15 @@ def shoot(shot: Shot, where: Stage, subject, rng: np.random.Generator, *, truth:
         truth: also depth and face mask.
 
     Returns:
-        Film; landmarks are where the lens really puts them.
+        Film; landmarks are where lens and rolling shutter really put them.
     """
     profile_, lux = shot.device.sensor, where.lighting.illuminance
     wide = _with_margin(shot.intrinsics)
     frames, marks, depths, masks, state = [], [], [], [], None
     for i, t in enumerate(shot.t):
         want_uv = isinstance(subject, Surface)
-        seen = render(subject.meshes(i), where.room, where.lighting, wide, shot.poses[i], want_uv=want_uv)
+        meshes, points = subject.show(i)
+        seen = render(meshes, where.room, where.lighting, wide, shot.poses[i], want_uv=want_uv)
         if state is None:
             state = sensor.start_exposure(seen.image, profile_, rng, illuminance=lux)
         else:
@@ -709,15 +707,18 @@ def shoot(shot: Shot, where: Stage, subject, rng: np.random.Generator, *, truth:
         exposure = sensor.exposure_time(profile_, state)
         subject.finish(seen.image, seen, float(t), exposure)
         flow = _flow(shot, subject, i)
-        shift = sensor.row_times(profile_, shot.intrinsics.height)[:, None] * flow
+        shift = np.clip(
+            sensor.row_times(profile_, shot.intrinsics.height)[:, None] * flow, -MARGIN + 1, MARGIN - 1
+        )
         frames.append(
             sensor.capture(
                 seen.image, profile_, state, rng, illuminance=lux, blur_px=tuple(flow * exposure),
-                row_shift=np.clip(shift, -MARGIN + 1, MARGIN - 1), margin=MARGIN,
+                row_shift=shift, margin=MARGIN,
             )  # fmt: skip
         )
-        ideal, _ = project(subject.landmarks(i), shot.intrinsics, shot.poses[i])
-        marks.append(sensor.distort_points(ideal, profile_, shot.intrinsics.width, shot.intrinsics.height))
+        ideal, _ = project(points, shot.intrinsics, shot.poses[i])
+        seen_at = sensor.distort_points(ideal, profile_, shot.intrinsics.width, shot.intrinsics.height)
+        marks.append(seen_at + _shift_at(shift, seen_at[:, 1]))
         if truth:
             depth, mask = _truth_maps(seen, marks[-1], subject, shot.intrinsics)
             depths.append(depth)
@@ -738,6 +739,12 @@ def _flow(shot: Shot, subject, i: int) -> np.ndarray:
     a, b = max(i - 1, 0), min(i + 1, len(shot.t) - 1)
     points = [project(subject.poses[k][None, :3, 3], shot.intrinsics, shot.poses[k])[0][0] for k in (a, b)]
     return (points[1] - points[0]) / (shot.t[b] - shot.t[a])
+
+
+def _shift_at(shift: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """How far the rolling shutter moved what is seen at rows y (P,), in px; exact to first order of the shift."""
+    rows = np.arange(len(shift))
+    return np.stack([np.interp(y, rows, column) for column in shift.T], 1)
 
 
 def _truth_maps(seen, landmarks: np.ndarray, subject, lens_: Intrinsics) -> tuple[np.ndarray, np.ndarray]:
@@ -862,7 +869,7 @@ def make_clip(spec: ClipSpec, root: str) -> dict:
         The manifest row.
     """
     done = Path(root) / "rows" / f"{spec.clip_id}.json"
-    if done.exists():
+    if done.exists() and (Path(root) / "clips" / spec.clip_id / "video.mp4").exists():
         return json.loads(done.read_text(encoding="utf-8"))
     cv2.setNumThreads(1)
     clip = simulate(spec)
@@ -923,25 +930,36 @@ def _claim(root: Path, sizes: Profile, seed: int, count: int) -> None:
 
 
 def _mapped(specs, root: str, workers: int, backend: str, scheduler, progress: bool) -> Iterator[dict]:
-    import joblib
     from tqdm.auto import tqdm
 
-    if backend not in ("loky", "dask"):
-        raise SimulationError(f"unknown backend {backend!r}: use loky or dask.")
+    if backend not in _BACKENDS:
+        raise SimulationError(f"unknown backend {backend!r}: use {' or '.join(_BACKENDS)}.")
+    rows = _BACKENDS[backend](specs, root, workers, scheduler)
+    yield from tqdm(rows, total=len(specs), desc="clips", unit="clip", disable=not progress)
+
+
+def _on_this_machine(specs, root: str, workers: int, scheduler: str | None) -> Iterator[dict]:
+    import joblib
+
     jobs = (joblib.delayed(make_clip)(spec, root) for spec in specs)
-    with _cluster(backend, scheduler):
-        run = joblib.Parallel(n_jobs=workers, backend=backend, return_as="generator_unordered")
-        yield from tqdm(run(jobs), total=len(specs), desc="clips", unit="clip", disable=not progress)
+    yield from joblib.Parallel(n_jobs=workers, backend="loky", return_as="generator_unordered")(jobs)
 
 
-def _cluster(backend: str, scheduler: str | None):
-    from contextlib import nullcontext
+def _on_dask(specs, root: str, workers: int, scheduler: str | None) -> Iterator[dict]:
+    """Every clip is one task. A worker that dies takes its tasks back to the scheduler, and a clip that was
+    finished before is found on disk: the folder must be one that all workers and this process see."""
+    from dask.distributed import Client, as_completed
 
-    if backend != "dask":
-        return nullcontext()
-    from dask.distributed import Client
+    where = {"address": scheduler} if scheduler else {"n_workers": workers, "threads_per_worker": 1}
+    with Client(**where) as client:
+        if scheduler:
+            client.wait_for_workers(1, timeout=60)
+        futures = client.map(make_clip, specs, root=str(Path(root).resolve()), pure=False, retries=2)
+        for future in as_completed(futures):
+            yield future.result()
 
-    return Client(scheduler)
+
+_BACKENDS = {"loky": _on_this_machine, "dask": _on_dask}
 
 
 def spec_table(specs: Sequence[ClipSpec]) -> pd.DataFrame:

@@ -324,10 +324,11 @@ def train(config: TrainConfig) -> Path:
 
 
 def _fingerprint(config: TrainConfig) -> dict:
-    """What makes two trainings the same: all but where and how they run."""
-    skip = ("out", "resume", "workers", "progress", "accelerator", "devices", "num_nodes", "strategy")
+    """What makes two trainings the same: settings and clips, not where and how they run."""
+    skip = ("out", "prepared", "resume", "workers", "progress", "accelerator", "devices", "num_nodes", "strategy")
     held = {k: v for k, v in asdict(config).items() if k not in skip}
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in held.items()}
+    held = {k: list(v) if isinstance(v, tuple) else v for k, v in held.items()}
+    return held | {"clips": ds.open_prepared(config.prepared).mark}
 
 
 def _finished(final: Path, config: TrainConfig) -> bool:
@@ -619,7 +620,7 @@ def run_study(profile, settings: TrainConfig, out_dir: str | os.PathLike, *, pro
     for row in bar:
         bar.set_postfix_str(row.name)
         config = _row_config(row, settings)
-        if not _row_is_done(out / f"{row.name}.json", config, prepared):
+        if not _row_is_done(out / f"{row.name}.json", config):
             _study_row(row, config, prepared, out / f"{row.name}.json")
     return [out / f"{row.name}.json" for row in rows]
 
@@ -629,20 +630,11 @@ def _row_config(row: StudyRow, settings: TrainConfig) -> TrainConfig:
     return replace(config, seed=row.seed, exclude=(row.left_out,) if row.left_out else ())
 
 
-def _row_mark(config: TrainConfig, prepared: ds.Prepared) -> dict:
-    """What a result rests on: the settings and the clips."""
-    import hashlib
-
-    ids = "".join(prepared.manifest["clip_id"]).encode()
-    held = {k: v for k, v in _fingerprint(config).items() if k != "prepared"}
-    return {"settings": held, "clips": hashlib.sha256(ids).hexdigest()[:16]}
-
-
-def _row_is_done(path: Path, config: TrainConfig, prepared: ds.Prepared) -> bool:
+def _row_is_done(path: Path, config: TrainConfig) -> bool:
     import json
 
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["made_of"] == _row_mark(config, prepared)
+        return json.loads(path.read_text(encoding="utf-8"))["made_of"] == _fingerprint(config)
     except (OSError, ValueError, KeyError):
         return False
 
@@ -663,7 +655,7 @@ def _study_row(row: StudyRow, config: TrainConfig, prepared: ds.Prepared, path: 
         "best_epoch": held["best_epoch"],
         "val_loss": held["val_loss"],
         **_study_report(tables, row),
-        "made_of": _row_mark(config, prepared),
+        "made_of": _fingerprint(config),
     }
     write_json(path, result)
     for scrap in ("last.ckpt", "best.ckpt"):  # optimiser states, three times the weights

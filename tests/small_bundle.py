@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from liveness_utils.cues import FRAME_FEATURES
 def small_bundle() -> tuple[Path, Path, Path]:
     """Folders of the prepared arrays and the bundle, and the checkpoint's path."""
     root = Path(tempfile.mkdtemp(prefix="liveness-test-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
     arrays = make_prepared(root / "arrays", n=48, names=FRAME_FEATURES)
     config = training.TrainConfig(str(arrays), str(root / "train"), epochs=1, batch_size=8, frames=2, progress=False)
     checkpoint = training.train(config)

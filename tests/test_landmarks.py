@@ -57,8 +57,9 @@ def test_transformation_matrix_is_corrected_for_the_true_focal_length():
     assumed = lm.assumed_intrinsics(256, 256)
     pose = head_pose(10, at=(0.05, 0.0, 0.4))
     gl = np.eye(4)
-    gl[:3, :3] = FRONTAL @ pose[:3, :3]
-    gl[:3, 3] = FRONTAL @ (pose[:3, 3] - pose[:3, :3] @ np.array(lm.EYE_ORIGIN)) * 100
+    canonical = pose[:3, :3] @ lm._head_to_canonical().T
+    gl[:3, :3] = FRONTAL @ canonical
+    gl[:3, 3] = FRONTAL @ (pose[:3, 3] - canonical @ np.array(lm.EYE_ORIGIN)) * 100
     np.testing.assert_allclose(lm.camera_head_pose(gl, assumed), pose, atol=1e-9)
     twice = Intrinsics(256, 256, 2 * assumed.fx, 2 * assumed.fy, 127.5, 127.5)
     seen = lm.camera_head_pose(gl, twice)

@@ -1,0 +1,94 @@
+"""Looking into the network: shapes of its blocks, where it looks, which pixels its answer hangs on.
+
+A trained network and prepared clips come in; tables and maps go out to notebook 05 and the plots.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from liveness_utils import inputs
+from liveness_utils.model import count_parameters
+
+# Attribute paths of LivenessNet's blocks, in the order in which data passes them.
+BLOCKS = (
+    "frame.fine", "frame.middle", "frame.coarse", "frame.lateral_fine", "frame.lateral_middle",
+    "frame.cbam", "frame.depth", "frame.widen", "frame.embed", "features.mlp", "features.motion",
+    "imu.conv", "imu.embed", "imu.motion", "input_gates", "state_gates", "liveness", "species",
+    "consistency",
+)  # fmt: skip
+
+
+def clip_tensors(net: nn.Module, prepared, rows: np.ndarray) -> tuple[Tensor, ...]:
+    """Frames (n, 25, 112, 112, 3) in 0..1, features, IMU windows and presence of some clips."""
+    rows = np.atleast_1d(rows)
+    features = inputs.fill_missing(prepared.features[rows], net.features.mean.numpy())
+    frames = torch.from_numpy(np.array(prepared.crops[rows])).float() / 255.0
+    rest = (features, prepared.imu[rows], prepared.presence[rows])
+    return (frames, *(torch.from_numpy(np.array(a, np.float32)) for a in rest))
+
+
+def block_table(net: nn.Module) -> pd.DataFrame:
+    """Shapes and sizes of the network's blocks, measured on one clip of zeros.
+
+    Returns:
+        DataFrame indexed by block: input, output (shapes; the first number counts frames, or
+        clips), parameters. ``state_gates`` is seen at its last frame.
+    """
+    shapes: dict[str, tuple[str, str]] = {}
+    blocks = dict(net.named_modules())
+    hooks = [blocks[name].register_forward_hook(_note(shapes, name)) for name in BLOCKS]
+    zeros = (
+        torch.zeros(1, inputs.FRAMES, inputs.CROP, inputs.CROP, 3),
+        torch.zeros(1, inputs.FRAMES, net.config.n_features),
+        torch.zeros(1, inputs.FRAMES, inputs.WINDOW, 6),
+        torch.ones(1, 3),
+    )
+    try:
+        with torch.inference_mode():
+            net(*zeros)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    rows = [(name, *shapes[name], count_parameters(blocks[name])) for name in BLOCKS]
+    return pd.DataFrame(rows, columns=["block", "input", "output", "parameters"]).set_index("block")
+
+
+def _note(shapes: dict, name: str):
+    def hook(_, given, returned) -> None:
+        first = returned[0] if isinstance(returned, tuple) else returned
+        shapes[name] = tuple(" × ".join(str(n) for n in x.shape) for x in (given[0], first))
+
+    return hook
+
+
+def attention_maps(net: nn.Module, prepared, row: int, frames: np.ndarray) -> np.ndarray:
+    """CBAM's spatial weights over some frames of a clip, (f, 14, 14) in 0..1."""
+    with torch.inference_mode():
+        crops = torch.from_numpy(np.array(prepared.crops[row][frames])).float() / 255.0
+        return net.attention(crops).numpy()
+
+
+def saliency(net: nn.Module, prepared, row: int, smooth: float = 2.0) -> np.ndarray:
+    """How strongly the logit hangs on each pixel: the gradient's length over the colours.
+
+    Args:
+        net: in evaluation mode. prepared: arrays. row: which clip. smooth: σ in pixels, since a
+            single pixel's gradient is noise.
+
+    Returns:
+        (25, 112, 112) float32, each clip scaled to a maximum of 1.
+
+    Source: Simonyan et al., Deep inside convolutional networks, 2014, arXiv 1312.6034.
+    """
+    import cv2
+
+    frames, *rest = clip_tensors(net, prepared, row)
+    frames.requires_grad_(True)
+    net(frames, *rest)["logit"].sum().backward()
+    maps = frames.grad[0].norm(dim=-1).numpy()
+    maps = np.stack([cv2.GaussianBlur(m, (0, 0), smooth) for m in maps])
+    return maps / max(float(maps.max()), 1e-12)
