@@ -196,7 +196,7 @@ def describe_threshold(threshold: Mapping[str, Any]) -> str:
     >>> describe_threshold({"value": 0.71, "apcer": {"value": 0.01}, "bpcer": {"value": 0.05}})
     'score ≥ 0.71 (dev: APCER 1 %, BPCER 5 %)'
     """
-    rates = [f"{n.upper()} {100 * threshold[n]['value']:.2g} %" for n in ("apcer", "bpcer") if threshold.get(n)]
+    rates = [f"{n.upper()} {100 * threshold[n]['value']:.3g} %" for n in ("apcer", "bpcer") if threshold.get(n)]
     return f"score ≥ {threshold['value']:.2f}" + (f" (dev: {', '.join(rates)})" if rates else "")
 
 

@@ -105,6 +105,34 @@ def homography_residual(a: np.ndarray, b: np.ndarray, unit: float = 1.0) -> floa
     return float(np.sqrt(((mapped - q) ** 2).sum(1).mean()) * scale / unit)
 
 
+def _trajectory_values(points: np.ndarray) -> np.ndarray | None:
+    """Singular values of the centred trajectory matrix, largest first; None with under 3 frames."""
+    seen = points[np.isfinite(points).all(axis=(1, 2))]
+    if len(seen) < 3:
+        return None
+    centred = (seen - seen.mean(1, keepdims=True)).transpose(0, 2, 1).reshape(-1, seen.shape[1])
+    return np.sqrt(np.maximum(np.linalg.eigvalsh(centred @ centred.T)[::-1], 0.0))
+
+
+def trajectory_gap(points: np.ndarray) -> float:
+    """Return the third singular value of the centred trajectory matrix over the fourth.
+
+    One rigid relief adds one dimension, noise and a landmarker's guesses add many: the third
+    stands above the fourth only where there is relief.
+
+    Args:
+        points: (F, P, 2) pixels; frames with NaN are dropped.
+
+    Returns:
+        Ratio from 1: about 2 for a flat picture, 3 to 13 for a head that turned by 10 degrees and
+        more. NaN with fewer than three frames.
+
+    Source: Tomasi & Kanade 1992; the gap as in any test of numerical rank.
+    """
+    values = _trajectory_values(points)
+    return math.nan if values is None else float(values[2] / max(values[3], 1e-9))
+
+
 def trajectory_rank(points: np.ndarray) -> float:
     """Return the third singular value of the centred trajectory matrix over the first.
 
@@ -120,13 +148,65 @@ def trajectory_rank(points: np.ndarray) -> float:
 
     Source: Tomasi & Kanade, Shape and Motion from Image Streams under Orthography, IJCV 1992.
     """
-    seen = points[np.isfinite(points).all(axis=(1, 2))]
-    if len(seen) < 3:
+    values = _trajectory_values(points)
+    return math.nan if values is None else float(values[2] / max(values[0], 1e-9))
+
+
+@functools.lru_cache(maxsize=2)
+def _relief_points(step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Landmarks without eyes (P,), and the canonical face's depth there (P,)."""
+    chosen = geometry_points(eyes=False)[::step]
+    return chosen, canonical_face()[0][chosen, 2]
+
+
+def relief_energy(shape: np.ndarray, points: np.ndarray, step: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Split what no affine map explains into a face's relief and the rest.
+
+    Under weak perspective a view of a rigid relief is an affine map of another view plus the
+    relief itself, times one number in x and one in y (affine structure from motion). The relief
+    is taken from the canonical face: heads differ less among each other than from a sheet.
+
+    Args:
+        shape: (478, 2 or 3) pixels, the view compared with (or the mean of all).
+        points: (F, 478, 2 or 3) pixels.
+        step: every so many landmarks are used.
+
+    Returns:
+        (F, 2) what the relief explains in x and y (pixels, over all points), (F,) squared length
+        of all that the affine map leaves.
+
+    Source: Koenderink & van Doorn, Affine structure from motion, J. Opt. Soc. Am. A 1991.
+    """
+    chosen, depth = _relief_points(step)
+    flat = np.concatenate([shape[chosen, :2].astype(float), np.ones((len(chosen), 1))], 1)
+    q = np.linalg.qr(flat)[0]
+    left = np.asarray(points, float)[:, chosen, :2]
+    left = left - np.einsum("pk,qk,fqd->fpd", q, q, left, optimize=True)
+    relief = depth - q @ (q.T @ depth)
+    relief = relief / max(float(np.linalg.norm(relief)), 1e-12)
+    return np.einsum("p,fpd->fd", relief, left), (left**2).sum(axis=(1, 2))
+
+
+def relief_share(points: np.ndarray) -> float:
+    """Return how much of the face's non-flat motion is what a rigid face's relief would make.
+
+    Free of scale: neither the size of the face nor of the turn matters, as long as the turn
+    stands out of the landmarks' noise. Eye points are left out.
+
+    Args:
+        points: (F, 478, 2 or 3) pixels; frames with NaN are dropped.
+
+    Returns:
+        0..1: over 0.85 for a head after 5 degrees and more, under 0.8 for flat pictures; NaN with
+        fewer than five frames.
+
+    Source: see `relief_energy`.
+    """
+    seen = points[np.isfinite(points[:, 0, 0])]
+    if len(seen) < 5:
         return math.nan
-    centred = (seen - seen.mean(1, keepdims=True)).transpose(0, 2, 1).reshape(-1, seen.shape[1])
-    gram = centred @ centred.T
-    values = np.sqrt(np.maximum(np.linalg.eigvalsh(gram)[::-1], 0.0))
-    return float(values[2] / max(values[0], 1e-9))
+    along, left = relief_energy(seen.mean(0), seen)
+    return float((along**2).sum() / max(float(left.sum()), 1e-9))
 
 
 @functools.lru_cache(maxsize=1)
@@ -976,6 +1056,8 @@ CUES = (
     Cue("widest_residual_no_eyes", "IOD", "0.003–0.15", "the same without lids and eye corners", _HZ, "landmarks"),
     Cue("trajectory_rank", "ratio", "0.003–0.1", "third over first singular value of the tracks; 0 for still and flat", _TK, "landmarks"),
     Cue("trajectory_rank_no_eyes", "ratio", "0.003–0.1", "the same without lids and eye corners", _TK, "landmarks"),
+    Cue("trajectory_gap", "ratio", "1–13", "third over fourth singular value, without eyes: one relief, or noise", _TK, "landmarks"),
+    Cue("relief_share", "1", "0–1", "share of the non-affine motion that a rigid face's relief explains, without eyes", "Koenderink & van Doorn 1991", "landmarks"),
     Cue("nose_range", "IOD", "0–0.5", "sway of the nose tip over the face's plane, 5th to 95th percentile", "Irani & Anandan 1996", "landmarks"),
     Cue("nose_per_turn", "IOD/rad", "0–1", "slope of that sway on the head's own yaw and pitch", "Irani & Anandan 1996", "landmarks"),
     Cue("pose_range", "rad", "0–1", "head rotation relative to the view ray, 5th to 95th percentile", "FaceGeometry", "landmarks"),
@@ -1083,6 +1165,8 @@ def geometry_cues(found: Track) -> dict[str, float]:
             values["homography_residual" + suffix] = float(np.nanquantile(residuals, 0.9))
         values["widest_residual" + suffix] = homography_residual(xy[pair[0]], xy[pair[1]], unit)
         values["trajectory_rank" + suffix] = trajectory_rank(xy)
+    values["trajectory_gap"] = trajectory_gap(found.points[:, geometry_points(False), :2].astype(float))
+    values["relief_share"] = relief_share(found.points)
     values["nose_range"] = math.hypot(spread(nose[:, 0]), spread(nose[:, 1]))
     values["nose_per_turn"] = _pooled_slope(angles, nose)
     return values
@@ -1229,6 +1313,7 @@ _FEATURES = (
     ("nose_x", 0.2, "landmarks"), ("nose_y", 0.2, "landmarks"),
     ("planar_residual", 0.02, "landmarks"), ("planar_residual_no_eyes", 0.02, "landmarks"),
     ("turn_since", 0.15, "landmarks"),
+    ("relief_share", 1.0, "landmarks"), ("relief_amplitude", 0.5, "landmarks"),
     ("face_dx", 0.2, "landmarks"), ("face_dy", 0.2, "landmarks"), ("face_spin", 0.5, "landmarks"),
     ("face_zoom", 0.3, "landmarks"),
     ("background_dx", 0.2, "video"), ("background_dy", 0.2, "video"),
@@ -1388,6 +1473,7 @@ class _Past:
     blendshapes: np.ndarray | None = None
     speed: float = 0.0
     open_eye: float = 0.0
+    relief: np.ndarray = field(default_factory=lambda: np.zeros(2))
 
 
 class FeatureExtractor:
@@ -1469,6 +1555,7 @@ class FeatureExtractor:
     def _history_features(self, t: float, face: FaceObservation) -> dict:
         past, angles = self._past, head_pose_angles(face.T_camera_head[:3, :3])
         values = {**self._eye_features(face), **self._speed_features(t, face, angles)}
+        values |= self._relief_features(t, face)
         old = [k for k, when in enumerate(past.t) if 0.4 <= t - when <= 0.9]
         if old:
             k = min(old, key=lambda i: abs(t - past.t[i] - 0.6))
@@ -1481,6 +1568,19 @@ class FeatureExtractor:
         past.t.append(t), past.points.append(face.points), past.angles.append(angles)
         past.blendshapes = face.blendshapes
         return values
+
+    def _relief_features(self, t: float, face: FaceObservation) -> dict:
+        past = self._past
+        if not past.t or t - past.t[0] < 0.3:
+            return {}
+        # Against the oldest face remembered (two seconds): the wider the turn, the clearer.
+        along, left = relief_energy(past.points[0], face.points[None], step=3)
+        unit = max(float(interocular_distance(face.points)), 1.0)
+        energy = np.array([float((along**2).sum()), float(left[0])]) / unit**2
+        past.relief = past.relief * math.exp(-(t - past.t[-1]) / 4.0) + energy
+        # A floor of landmark noise, so that a face at rest reads 0 and not a quotient of noise.
+        share = past.relief[0] / (past.relief[1] + 0.02)
+        return {"relief_share": share, "relief_amplitude": math.sqrt(energy[0])}
 
     def _eye_features(self, face: FaceObservation) -> dict:
         past, ratios = self._past, eye_aspect_ratio(face.points)

@@ -130,8 +130,13 @@ def prepare(
 
 
 def source_mark(data_dir: str | os.PathLike, clip_ids: Sequence[str]) -> str:
-    """A short hash of the clips' names and video sizes: clips that were made anew get another one."""
-    digest = hashlib.sha256()
+    """A short hash of the clips' names and video sizes, and of the names of what is measured.
+
+    Clips that were made anew, or cues that were added since, get another one.
+    """
+    from liveness_utils.cues import CUE_NAMES, FRAME_FEATURES
+
+    digest = hashlib.sha256(" ".join((*CUE_NAMES, *FRAME_FEATURES)).encode())
     for clip_id in sorted(str(c) for c in clip_ids):
         video = Path(data_dir) / "clips" / clip_id / "video.mp4"
         digest.update(f"{clip_id} {video.stat().st_size if video.is_file() else 0}\n".encode())
@@ -337,6 +342,11 @@ class Prepared:
         names = names.mask(self.labels == 1, "bona_fide")
         return np.array([SPECIES.index(s) if s in SPECIES else -1 for s in names], np.int64)
 
+    @property
+    def species_names(self) -> np.ndarray:
+        """(n,) str: bona_fide, the name of the species, or unknown."""
+        return species_names(self.manifest)
+
     def rows(self, split: str | Sequence[str], exclude: Sequence[str] = ()) -> np.ndarray:
         """Rows of one split (or several), without the named species."""
         splits = [split] if isinstance(split, str) else list(split)
@@ -348,6 +358,13 @@ class Prepared:
         import pandas as pd
 
         return pd.read_parquet(self.folder / "cues.parquet")
+
+
+def species_names(manifest) -> np.ndarray:
+    """Names of what is presented, (n,) str: a manifest leaves the species of bona fide clips empty."""
+    names = manifest["pai_species"].astype("string").fillna("").replace("", "unknown")
+    alive = manifest["is_bonafide"].astype("Float64").eq(1).fillna(False)
+    return np.where(alive.to_numpy(bool), "bona_fide", names.to_numpy(str))
 
 
 def open_prepared(folder: str | os.PathLike) -> Prepared:

@@ -219,7 +219,7 @@ def _devices() -> dict[str, DeviceProfile]:
             "midrange_b",
             SensorProfile(
                 focal_px_256=280.0, sensitivity=1600.0, read_noise_e=6.0, psf_px=0.6, denoise=0.5,
-                sharpen=0.5, saturation=1.15, readout_s=0.022, wb_strength=0.75, flicker=60.0,
+                sharpen=0.5, saturation=1.15, readout_s=0.022, wb_strength=0.65, flicker=60.0,
             ),
             _imu("lsm6dsl", (-0.018, -0.050, 0.0)), fps=30.0, crf=25, imu_offset=-0.020,
         ),
@@ -273,7 +273,7 @@ def _devices() -> dict[str, DeviceProfile]:
             "web_b",
             SensorProfile(
                 focal_px_256=288.0, sensitivity=1500.0, read_noise_e=6.0, psf_px=0.65, denoise=0.7,
-                sharpen=0.7, saturation=1.2, readout_s=0.022, wb_strength=0.7,
+                sharpen=0.7, saturation=1.2, readout_s=0.022, wb_strength=0.6,
             ),
             _imu("bmi160", (-0.012, -0.055, 0.0), browser=True), fps=24.0, frame_jitter=5e-3, crf=28,
             imu_offset=-0.010, imu_offset_jitter=8e-3,

@@ -92,3 +92,74 @@ def saliency(net: nn.Module, prepared, row: int, smooth: float = 2.0) -> np.ndar
     maps = frames.grad[0].norm(dim=-1).numpy()
     maps = np.stack([cv2.GaussianBlur(m, (0, 0), smooth) for m in maps])
     return maps / max(float(maps.max()), 1e-12)
+
+
+def examples(prepared, split: str) -> dict[str, int]:
+    """The first clip of each species in a split that the quality gates let pass: name to row."""
+    from liveness_utils.instruments import SPECIES
+
+    rows = prepared.rows(split)
+    good = rows[(prepared.quality["reasons"].to_numpy(str) == "")[rows]]
+    names = prepared.species_names
+    first = {name: good[names[good] == name] for name in SPECIES}
+    return {name: int(found[0]) for name, found in first.items() if len(found)}
+
+
+def relief(true: np.ndarray, predicted: np.ndarray) -> pd.DataFrame:
+    """Root-mean-square relief of each clip where the truth is known, in inter-ocular distances.
+
+    Args:
+        true: (n, 25, 14, 14), NaN where unknown. predicted: the same shape.
+
+    Returns:
+        DataFrame with columns true and predicted, and error, the rms difference.
+    """
+    true = np.asarray(true, np.float64)
+    predicted = np.where(np.isfinite(true), predicted, np.nan)
+    parts = {"true": true, "predicted": predicted, "error": predicted - true}
+    known = np.isfinite(true).reshape(len(true), -1)
+    squares = {k: np.nansum(v.reshape(len(v), -1) ** 2, axis=1) for k, v in parts.items()}
+    return pd.DataFrame({k: np.sqrt(v / np.maximum(known.sum(axis=1), 1)) for k, v in squares.items()})
+
+
+def share_inside(net: nn.Module, prepared, rows: dict[str, int], frame: int = 12) -> pd.DataFrame:
+    """How much of the saliency falls on the face, where the renderer's truth says where that is.
+
+    Returns:
+        DataFrame indexed as `rows`: saliency (share of its sum), area (share of the crop).
+    """
+    found = {}
+    for name, row in rows.items():
+        face = np.isfinite(np.asarray(prepared.depth[row][frame], np.float32))
+        maps = saliency(net, prepared, row)[frame].reshape(14, 8, 14, 8).sum(axis=(1, 3))
+        found[name] = {"saliency": maps[face].sum() / maps.sum(), "area": face.mean()}
+    return pd.DataFrame(found).T
+
+
+def overlay(ax, crop: np.ndarray, heat: np.ndarray, cmap: str = "viridis"):
+    """Lay a heat map over the grey crop on `ax`, scaled to its own range."""
+    ax.imshow(crop.mean(axis=2), cmap="gray", vmin=0, vmax=255)
+    side = crop.shape[0]
+    ax.imshow(heat, cmap=cmap, alpha=0.6, extent=(-0.5, side - 0.5, side - 0.5, -0.5), interpolation="bilinear")
+    return ax
+
+
+def bare(axes, names) -> None:
+    """Take ticks and frames off a grid of pictures and write a name before each of its rows."""
+    for row, name in zip(axes, names, strict=True):
+        for ax in row:
+            ax.set(xticks=[], yticks=[])
+            ax.grid(visible=False)
+            for side in ax.spines.values():
+                side.set_visible(False)
+        row[0].set_ylabel(name)
+    axes[0][-1].annotate(
+        "simulated data",
+        (1, 1),
+        (0, 24),
+        "axes fraction",
+        textcoords="offset points",
+        ha="right",
+        fontsize=6,
+        color="#7F7F7F",
+    )

@@ -10,11 +10,12 @@ import contextlib
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +51,22 @@ def _silent() -> Iterator[None]:
         os.dup2(sink.fileno(), 1)
         os.dup2(sink.fileno(), 2)
         try:
-            with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
+            with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink), _no_displays():
                 yield
         finally:
             logging.disable(before)
             for number, copy in enumerate(kept, start=1):
                 os.dup2(copy, number)
                 os.close(copy)
+
+
+def _no_displays() -> contextlib.AbstractContextManager:
+    """In a notebook, progress is drawn past both streams, through the display hook."""
+    if "IPython" not in sys.modules or sys.modules["IPython"].get_ipython() is None:
+        return contextlib.nullcontext()
+    from IPython.utils.capture import capture_output
+
+    return capture_output(stdout=False, stderr=False)
 
 
 # ----------------------------------------------------------------------------------- sample inputs
@@ -137,6 +147,36 @@ def to_onnx(net: nn.Module, sample: Mapping[str, np.ndarray], path: str | os.Pat
     return Path(path)
 
 
+def classic_road(
+    net: nn.Module, sample: Mapping[str, np.ndarray], folder: str | os.PathLike, *, keep_layout: bool = True
+) -> dict[str, tuple[int, ...]]:
+    """Convert over PyTorch → ONNX → TensorFlow → TFLite with onnx2tf, for comparison.
+
+    Works for networks without concatenations and expands of 3-D tensors. With a single 4-D input
+    onnx2tf would download test pictures: give it two inputs.
+
+    Args:
+        net: in evaluation mode. sample: its inputs by name. folder: for ONNX, SavedModel and TFLite.
+        keep_layout: name every input to onnx2tf (``-kat``); without it layouts are guessed.
+
+    Returns:
+        shape of each input of the resulting float32 .tflite file, by name.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = tuple(torch.from_numpy(np.ascontiguousarray(v)) for v in sample.values())
+    kept = {"keep_shape_absolutely_input_names": list(sample)} if keep_layout else {}
+    with _silent():
+        import onnx2tf
+        from ai_edge_litert.interpreter import Interpreter
+
+        source, settings = str(folder / "net.onnx"), {"dynamo": True, "opset_version": OPSET}
+        torch.onnx.export(net, tensors, source, external_data=False, input_names=list(sample), **settings)
+        onnx2tf.convert(source, output_folder_path=str(folder), non_verbose=True, **kept)
+        found = Interpreter(str(next(folder.glob("*float32.tflite")))).get_input_details()
+    return {d["name"]: tuple(int(n) for n in d["shape"]) for d in found}
+
+
 def quantise(
     source: str | os.PathLike, variant: str, samples: Sequence[Mapping[str, np.ndarray]], path: str | os.PathLike
 ) -> Path:
@@ -187,16 +227,29 @@ def _recipe(variant: str) -> list:
 
     if variant == "dynamic":
         return recipe.dynamic_wi8_afp32()
-    if variant == "int8":
-        return recipe.static_wi8_ai8()
-    if variant not in ("float16", "mixed"):
+    if variant not in ("float16", "int8", "mixed"):
         raise ModelError(f"{variant!r} is no variant; choose of {', '.join(VARIANTS)}.")
     manager = recipe_manager.RecipeManager()
-    _add_half_weights(manager)
-    for scope in INT8_SCOPES if variant == "mixed" else ():
+    if variant != "int8":
+        _add_half_weights(manager)
+    for scope in {"int8": (".*",), "mixed": INT8_SCOPES}.get(variant, ()):
         every = qtyping.TFLOperationName.ALL_SUPPORTED
         manager.add_static_config(regex=scope, operation_name=every, activation_num_bits=8, weight_num_bits=8)
+    if variant == "int8":
+        _keep_division_float(manager)
     return manager.get_quantization_recipe()
+
+
+def _keep_division_float(manager) -> None:
+    # A small divisor (the pair correlations' norm) rounds to the zero point, and TFLite's integer
+    # division then stops the whole model.
+    from ai_edge_quantizer import algorithm_manager, qtyping
+
+    manager.add_quantization_config(
+        regex=".*",
+        operation_name=qtyping.TFLOperationName.DIV,
+        algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE,
+    )
 
 
 def _add_half_weights(manager) -> None:
@@ -259,6 +312,66 @@ def operators(path: str | os.PathLike) -> tuple[dict[str, int], list[str]]:
             if name == "CUSTOM":
                 custom.append(code.customCode.decode())
     return {k: v for k, v in counts.most_common() if v}, sorted(set(custom))
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A tensor whose values are stored in a .tflite file: a weight, a bias, a shape.
+
+    name; stored: the values as stored; scale: (channels,) quantisation steps or None; axis: the
+    dimension that the scales run along.
+    """
+
+    name: str
+    stored: np.ndarray
+    scale: np.ndarray | None = None
+    axis: int = 0
+
+    @property
+    def step(self) -> np.ndarray:
+        """What one unit of the stored values stands for; broadcasts against them."""
+        if self.scale is None:
+            return np.ones(1, np.float32)
+        shape = [1] * self.stored.ndim
+        if len(self.scale) > 1:
+            shape[self.axis] = -1
+        return self.scale.reshape(shape)
+
+    @property
+    def real(self) -> np.ndarray:
+        """The values that the stored ones stand for, float32 (weights are quantised symmetrically)."""
+        return self.stored.astype(np.float32) * self.step
+
+
+def constants(path: str | os.PathLike) -> list[Constant]:
+    """Read the stored tensors of a .tflite file; types that the quantiser does not use are skipped."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    types = {
+        getattr(schema.TensorType, name.upper()): np.dtype(name)
+        for name in ("float32", "float16", "int8", "int16", "int32", "int64")
+    }
+    content = Path(path).read_bytes()
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    found = []
+    for tensor in (t for graph in model.subgraphs for t in graph.tensors):
+        data = _buffer(model.buffers[tensor.buffer], content)
+        if not len(data) or tensor.type not in types:
+            continue
+        shape = () if tensor.shape is None else tuple(tensor.shape)
+        stored = data.view(types[tensor.type]).reshape(shape)
+        rule = tensor.quantization
+        scale = None if rule is None or rule.scale is None else np.asarray(rule.scale, np.float32)
+        axis = 0 if rule is None else rule.quantizedDimension
+        found.append(Constant(tensor.name.decode(), stored, scale, axis))
+    return found
+
+
+def _buffer(buffer, content: bytes) -> np.ndarray:
+    """A buffer's bytes, in the flatbuffer itself or, where it is large, behind it."""
+    if buffer.offset and buffer.offset > 1:
+        return np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+    return np.asarray([] if buffer.data is None else buffer.data, np.uint8)
 
 
 @torch.inference_mode()
@@ -421,11 +534,34 @@ def _ship(kept: Path, out: Path, default: str, checkpoint: Path, sample: Mapping
         checkpoint: "checkpoint.pt",
     }
     for source, name in chosen.items():
-        with tempfile.NamedTemporaryFile(dir=out, prefix=".", delete=False) as part:
-            part.write(source.read_bytes())
-        os.replace(part.name, out / name)
-        shutil.copymode(source, out / name)
+        _put(source, out / name)
     bundles.write_selftest(out, sample)
+
+
+def _put(source: Path, target: Path) -> None:
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".", delete=False) as part:
+        part.write(source.read_bytes())
+    os.replace(part.name, target)
+    shutil.copymode(source, target)
+
+
+def ship(description: Bundle, variant: str, sample: Mapping[str, np.ndarray], **changes: Any) -> Bundle:
+    """Make another exported variant the model that a bundle ships, with a fresh self-test.
+
+    Args:
+        description: bundle, as `export_bundle` returned it. variant: name of one of its TFLite
+            variants. sample: one clip's inputs for the self-test, see `clip_samples`.
+        changes: see `rewrite`.
+
+    Raises:
+        BundleError: that variant was not exported.
+    """
+    path = description.folder / "variants" / f"clip_{variant}.tflite"
+    if not path.is_file():
+        raise BundleError(f"{path}: this variant was not exported; choose another or export it.")
+    _put(path, description.path("model.tflite"))
+    bundles.write_selftest(description.folder, sample)
+    return rewrite(description, variant=variant, **changes)
 
 
 def _preprocessing() -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from liveness_utils.cues import CUE_NAMES
 from liveness_utils.errors import DatasetError
 from liveness_utils.instruments import ATTACKS
 from liveness_utils.landmarks import Track
@@ -48,7 +49,7 @@ def cue_table(
         frame, NaN where no truth is known.
 
     Raises:
-        DatasetError: no clips were generated.
+        DatasetError: no clips were generated, or the features lack a cue of this version.
     """
     from liveness_utils import dataset
 
@@ -56,7 +57,10 @@ def cue_table(
         raise DatasetError(f"{data} holds no manifest.parquet: run notebook 01 of this profile first.")
     dataset.prepare(data, features, workers=workers, progress=progress)
     found = dataset.open_prepared(features)
-    table = found.manifest.merge(found.cues(), on="clip_id", how="left")
+    measured = found.cues()
+    if missing := [name for name in CUE_NAMES if name not in measured]:
+        raise DatasetError(f"{features} was made before the cue {missing[0]}: delete the folder and run again.")
+    table = found.manifest.merge(measured, on="clip_id", how="left")
     table["pai_species"] = table["pai_species"].fillna("bona_fide").astype(str)
     table["relative_rotation_deg"] = _relative_rotations(Path(data), Path(features), table["clip_id"])
     return table

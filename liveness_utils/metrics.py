@@ -865,3 +865,38 @@ def _line(name: str, rate: Mapping[str, Any]) -> str:
     boot = rate.get("bootstrap")
     boot = f"{percent(boot[0])} to {percent(boot[1])}" if boot and None not in boot else ""
     return f"{name:32.32}{percent(rate['value'])}  {count:>8}  {exact:14}  {boot}".rstrip()
+
+
+# --- what a lesson looks at next ----------------------------------------------------------------
+
+
+def presence_row(dev: pd.DataFrame, test: pd.DataFrame, target: float = 0.05) -> dict[str, Any]:
+    """Rates of presentation attacks at a threshold chosen for them, and of injections there.
+
+    Injections stay out of the choice where the IMU that would tell them is missing: their pixels
+    are bona fide, and a threshold that stops them stops everybody.
+
+    Returns:
+        threshold (text), worst species, and Rate under "APCER worst", "BPCER", "APCER injection".
+    """
+    dev, shown = (t[t["pai_species"] != INJECTION] for t in (dev, test))
+    limit = threshold_for_apcer(*_table(dev)[:2], target, dev["pai_species"]).value
+    worst, rate = worst_species(apcer(shown["score"], shown["is_bonafide"], limit, shown["pai_species"]))
+    every = apcer(test["score"], test["is_bonafide"], limit, test["pai_species"])
+    found = {"threshold": f"{limit:.3f}", "worst species": worst, "APCER worst": rate}
+    found["BPCER"] = bpcer(test["score"], test["is_bonafide"], limit)
+    return found | ({"APCER injection": every[INJECTION]} if INJECTION in every else {})
+
+
+def worst_errors(table: pd.DataFrame, threshold: float, n: int = 12) -> pd.DataFrame:
+    """Return up to `n` wrongly judged rows, the accepted attacks and the rejected bona fide mixed.
+
+    Ordered by distance from the threshold; a rejection without a score counts as the furthest.
+    """
+    yes, alive = accepted(table["score"], threshold), _labels(table["is_bonafide"])
+    away = (table["score"] - threshold).abs().fillna(np.inf)
+    errors = table.assign(away=away)[yes != alive].sort_values("away", ascending=False)
+    groups = [g.head(-(-n // 2)) for _, g in errors.groupby("is_bonafide")]
+    chosen = pd.concat(groups).index if groups else errors.index
+    rest = errors.drop(chosen).head(max(0, n - len(chosen)))
+    return errors.loc[errors.index.isin(chosen.append(rest.index))].head(n).drop(columns="away")

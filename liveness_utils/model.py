@@ -92,7 +92,13 @@ def _backbone(imagenet: bool) -> nn.Sequential:
     from torchvision.models import MobileNet_V3_Small_Weights, mobilenet_v3_small
 
     weights = MobileNet_V3_Small_Weights.IMAGENET1K_V1 if imagenet else None
-    return mobilenet_v3_small(weights=weights).features
+    features = mobilenet_v3_small(weights=weights).features
+    for layer in features.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            # The default of 0.01 is for ImageNet's millions of steps; after some hundred of ours
+            # the running statistics, which evaluation uses, would still be those of the start.
+            layer.momentum = 0.1
+    return features
 
 
 class FrameEncoder(nn.Module):

@@ -5,8 +5,9 @@ Everything is float32 on one core and deterministic: the same call gives the sam
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, Sequence
+from typing import Protocol
 
 import cv2
 import numba as nb
@@ -14,6 +15,7 @@ import numpy as np
 
 _JIT = {"cache": True, "fastmath": True, "nogil": True, "error_model": "numpy"}
 _INLINE = {**_JIT, "inline": "always"}  # calls that pass arrays cost more than what these functions do
+_KERNEL = {**_JIT, "_nrt": False}  # allocates nothing, so that inner loops need not count references
 _NEAR = 0.03  # metres; closer triangles are dropped whole
 _TRI_BITS = 24  # a sub-sample stores mesh index and triangle index in one int32
 _SHADOW_PX = 128
@@ -129,7 +131,7 @@ def _pyramid(full: np.ndarray, levels: int) -> tuple[np.ndarray, np.ndarray]:
         stack.append(_halved(stack[-1], width // 2, height // 2))
     sizes = [level.shape[:2] for level in stack]
     offsets = np.cumsum([0] + [h * w for h, w in sizes[:-1]])
-    layout = np.array([(o, h, w) for o, (h, w) in zip(offsets, sizes)], np.int32)
+    layout = np.array([(o, h, w) for o, (h, w) in zip(offsets, sizes, strict=True)], np.int32)
     return np.concatenate([level.reshape(-1, full.shape[2]) for level in stack]), layout
 
 
@@ -199,6 +201,7 @@ class Lighting:
         lights: at most 4 are used.
         illuminance: lux on the face for which the image's 1.0 is a white diffuser.
         room: (3,) factor on what the background receives.
+        sky: factor on what shines in the background by itself (sky, windows, lit screens); small at night.
         kind: name, for the record.
         cct: correlated colour temperature of the key light in kelvin.
     """
@@ -207,6 +210,7 @@ class Lighting:
     lights: tuple[Light, ...] = ()
     illuminance: float = 300.0
     room: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    sky: float = 1.0
     kind: str = ""
     cct: float = 5500.0
 
@@ -397,6 +401,9 @@ def light_room(room: Room, lighting: Lighting) -> Room:
     bounds = np.stack([corners.min(0), corners.max(0)]).astype(np.float32)
     gain = np.asarray(lighting.room, np.float32)
     _bake(room.planes, room.layout, room.flags, lights, ambient, gain, bounds, texels)
+    for layout in room.layout[(room.flags & 1) == 1]:
+        last = layout[layout[:, 1] > 0][-1]
+        texels[layout[0, 0] : last[0] + last[1] * last[2], :3] *= np.float32(lighting.sky)
     return replace(room, texels=texels)
 
 
@@ -435,10 +442,7 @@ class _Prepared:
     mesh: Mesh
     vertices: np.ndarray
     triangles: np.ndarray
-    uv: np.ndarray
-    screen: np.ndarray
-    normals: np.ndarray
-    occlusion: np.ndarray
+    packed: np.ndarray
     texture: Texture
     lens: np.ndarray
     bounds: tuple[int, int, int, int] = field(default=(0, 0, 0, 0))
@@ -465,7 +469,8 @@ def _prepare(index, mesh, rotation, centre, lens, samples, inv_z, face) -> _Prep
         screen, triangles, uv, texture.texels, texture.layout, texture.hole, mesh.two_sided,
         index << _TRI_BITS, inv_z, face,
     )  # fmt: skip
-    return _Prepared(mesh, vertices, triangles, uv, screen, normals, occlusion, texture, lens, bounds)
+    packed = _packed(screen, vertices, normals, uv, occlusion)
+    return _Prepared(mesh, vertices, triangles, packed, texture, lens, bounds)
 
 
 def _pack_lighting(lighting: Lighting) -> tuple[np.ndarray, np.ndarray]:
@@ -486,20 +491,32 @@ def _background(room, rotation, centre, lens, face, height, width, samples):
     return image, depth, object_id
 
 
-def _room_rays(planes: np.ndarray, origin: np.ndarray) -> np.ndarray:
-    """(R,3,3) rows q, uq, vq: for a ray o + t·d, q·d = 1/t and (uq·d)/(q·d) = u on the rectangle, likewise v."""
-    planes = planes.astype(np.float64)
-    corner, eu, ev = planes[:, :3], planes[:, 3:6], planes[:, 6:9]
-    normal = np.cross(eu, ev)
-    area = (normal * normal).sum(1, keepdims=True)
-    dual_u, dual_v = np.cross(ev, normal) / area, np.cross(normal, eu) / area
-    offset = origin - corner
-    height = -(normal * offset).sum(1, keepdims=True)
-    height = np.where(np.abs(height) < 1e-9, 1e-9, height)
-    q = normal / height
-    u = (offset * dual_u).sum(1, keepdims=True) * q + dual_u
-    v = (offset * dual_v).sum(1, keepdims=True) * q + dual_v
-    return np.stack([q, u, v], 1)
+@nb.njit(**_JIT)
+def _room_rays(planes, origin):
+    """(R,3,3) float64 rows q, uq, vq: for a ray o + t·d, q·d = 1/t and (uq·d)/(q·d) = u on the rectangle, likewise v."""
+    out = np.empty((planes.shape[0], 3, 3), np.float64)
+    p = np.empty((4, 3), np.float64)
+    for r in range(planes.shape[0]):
+        for k in range(3):
+            p[0, k], p[1, k], p[2, k] = origin[k] - planes[r, k], planes[r, 3 + k], planes[r, 6 + k]
+        for k in range(3):
+            i, j = (k + 1) % 3, (k + 2) % 3
+            p[3, k] = p[1, i] * p[2, j] - p[1, j] * p[2, i]
+        area = p[3, 0] ** 2 + p[3, 1] ** 2 + p[3, 2] ** 2
+        height = -(p[3, 0] * p[0, 0] + p[3, 1] * p[0, 1] + p[3, 2] * p[0, 2])
+        height = 1e-9 if abs(height) < 1e-9 else height
+        along_u, along_v = 0.0, 0.0
+        for k in range(3):
+            i, j = (k + 1) % 3, (k + 2) % 3
+            out[r, 0, k] = p[3, k] / height
+            out[r, 1, k] = (p[2, i] * p[3, j] - p[2, j] * p[3, i]) / area
+            out[r, 2, k] = (p[3, i] * p[1, j] - p[3, j] * p[1, i]) / area
+            along_u += p[0, k] * out[r, 1, k]
+            along_v += p[0, k] * out[r, 2, k]
+        for k in range(3):
+            out[r, 1, k] += along_u * out[r, 0, k]
+            out[r, 2, k] += along_v * out[r, 0, k]
+    return out
 
 
 @dataclass(frozen=True)
@@ -547,11 +564,19 @@ def _shade(index, item, room, lights, ambient, shadow, centre, face, inv_z, samp
         mirror = _f32(_room_rays(room.planes, origin))
     texels, layout, flags = (room.texels, room.layout, room.flags) if len(mirror) else _NO_ROOM
     _shade_mesh(
-        index << _TRI_BITS, item.bounds, samples, face, inv_z, item.vertices, item.triangles, item.uv, item.screen,
-        item.normals, item.occlusion, item.texture.texels, item.texture.layout, material, mesh.object_id,
-        mesh.two_sided, lights, ambient, shadow.light if mesh.casts_shadow else shadow.light, shadow.frame,
-        shadow.moments, centre, item.lens, mirror, origin, texels, layout, flags, image, depth, object_id, uv,
+        index << _TRI_BITS, item.bounds, samples, face, inv_z, item.packed, item.triangles, item.texture.texels,
+        item.texture.layout, material, mesh.object_id, lights, _wrap_terms(lights, material), ambient, shadow.light,
+        shadow.frame, shadow.moments, centre, item.lens, mirror, origin, texels, layout, flags, image, depth,
+        object_id, uv,
     )  # fmt: skip
+
+
+def _wrap_terms(lights: np.ndarray, material: np.ndarray) -> np.ndarray:
+    """(n,7) float32 a light: how far its diffuse light wraps round the terminator in r, g, b, the factor that keeps
+    its energy in each, and the cosine below which nothing arrives."""
+    wrap = 0.5 * lights[:, 7:8] + material[2] * np.array([0.30, 0.12, 0.07], np.float32)
+    end = -(0.5 * lights[:, 7:8] + 0.32 * material[2])
+    return _f32(np.hstack([wrap, 1.0 / (1.0 + wrap) ** 2, end]))
 
 
 _NO_ROOM = (np.zeros((1, 4), np.float32), np.zeros((0, 1, 3), np.int32), np.zeros(0, np.int32))
@@ -630,6 +655,17 @@ def _to_screen(vertices, rotation, centre, lens, samples):
 
 
 @nb.njit(**_JIT)
+def _packed(screen, vertices, normals, uv, occlusion):
+    """(V,12) x, y, 1/z on the screen, place, normal, u, v, occlusion: what a pixel needs of a vertex in one line."""
+    out = np.empty((vertices.shape[0], 12), np.float32)
+    for i in range(vertices.shape[0]):
+        for k in range(3):
+            out[i, k], out[i, 3 + k], out[i, 6 + k] = screen[i, k], vertices[i, k], normals[i, k]
+        out[i, 9], out[i, 10], out[i, 11] = uv[i, 0], uv[i, 1], occlusion[i]
+    return out
+
+
+@nb.njit(**_KERNEL)
 def _raster(screen, triangles, uv, texels, layout, hole, two_sided, tag, inv_z, face):
     """Z-buffer all triangles; returns the touched rectangle x0, x1, y0, y1 in sub-samples (x1 < x0 if none)."""
     height, width = inv_z.shape
@@ -664,10 +700,9 @@ def _raster(screen, triangles, uv, texels, layout, hole, two_sided, tag, inv_z, 
                 fx = np.float32(x)
                 lift = -_QUARTER if x & 1 else _QUARTER
                 w1, w2 = r1 + e1x * fx + e1y * lift, r2 + e2x * fx + e2y * lift
-                if w1 < _0 or w2 < _0 or w1 + w2 > _1:
-                    continue
                 q = q0 + w1 * d1 + w2 * d2
-                if q <= inv_z[y, x]:
+                # one hard-to-predict branch instead of four
+                if (min(min(w1, w2), _1 - w1 - w2) < _0) | (q <= inv_z[y, x]):
                     continue
                 if holes:
                     w0, over = (_1 - w1 - w2) * q0, _1 / q
@@ -754,7 +789,7 @@ def _count_visible(vertices, normals, frame, depth, seen, total):
 # ---- kernels: the room -------------------------------------------------------------------------------------------
 
 
-@nb.njit(**_JIT)
+@nb.njit(**_KERNEL)
 def _room_visibility(coefs, layout, texels, flags, lens, inv, hit):
     """Nearest rectangle per pixel centre: 1/z and its index."""
     height, width = inv.shape
@@ -804,7 +839,7 @@ def _cut(lo, hi, a, b):
     return lo, min(hi, x)
 
 
-@nb.njit(**_JIT)
+@nb.njit(**_KERNEL)
 def _room_shade(coefs, layout, texels, flags, lens, inv, hit, face, samples, image, depth):
     """Colour of the room where meshes leave any of a pixel free; edges between rectangles get four samples."""
     height, width = inv.shape
@@ -939,7 +974,7 @@ def _taps(offset, height, width, u, v):
     return here, here + np.uint32(right), below, below + np.uint32(right), x - np.float32(xi), y - np.float32(yi)
 
 
-@nb.njit(**_JIT)
+@nb.njit(**_KERNEL)
 def _bake(planes, layout, flags, lights, ambient, gain, bounds, texels):
     """Multiply every texel of every level by the light that arrives there."""
     for r in range(planes.shape[0]):
@@ -1044,18 +1079,17 @@ def _bilinear_mesh(texels, layout, k, u, v):
 
 
 @nb.njit(**_INLINE)
-def _lod(screen, uv, vertices, a, b, c, q, layout, samples, focal):
-    """Mip level from the texels a pixel covers, held back at grazing angles."""
-    area = abs((screen[b, 0] - screen[a, 0]) * (screen[c, 1] - screen[a, 1])
-               - (screen[c, 0] - screen[a, 0]) * (screen[b, 1] - screen[a, 1])) / np.float32(samples * samples)  # fmt: skip
-    texture = abs((uv[b, 0] - uv[a, 0]) * (uv[c, 1] - uv[a, 1]) - (uv[c, 0] - uv[a, 0]) * (uv[b, 1] - uv[a, 1]))
-    texture *= np.float32(layout[0, 1] * layout[0, 2])
-    ux, uy, uz = vertices[b, 0] - vertices[a, 0], vertices[b, 1] - vertices[a, 1], vertices[b, 2] - vertices[a, 2]
-    vx, vy, vz = vertices[c, 0] - vertices[a, 0], vertices[c, 1] - vertices[a, 1], vertices[c, 2] - vertices[a, 2]
+def _texel_scale(p, a, b, c, texel_count, samples, focal):
+    """Of a triangle: texels a pixel on the screen (0 if degenerate), and texels a square metre over focal²."""
+    area = abs((p[b, 0] - p[a, 0]) * (p[c, 1] - p[a, 1]) - (p[c, 0] - p[a, 0]) * (p[b, 1] - p[a, 1]))
+    area = area / np.float32(samples * samples) + np.float32(1e-9)
+    texture = abs((p[b, 9] - p[a, 9]) * (p[c, 10] - p[a, 10]) - (p[c, 9] - p[a, 9]) * (p[b, 10] - p[a, 10]))
+    ux, uy, uz = p[b, 3] - p[a, 3], p[b, 4] - p[a, 4], p[b, 5] - p[a, 5]
+    vx, vy, vz = p[c, 3] - p[a, 3], p[c, 4] - p[a, 4], p[c, 5] - p[a, 5]
     nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
-    frontal = np.sqrt(nx * nx + ny * ny + nz * nz) * focal * focal * q * q
-    area = max(area, frontal * np.float32(0.3)) + np.float32(1e-9)
-    return _HALF * _log2(max(texture / area, np.float32(1e-3))) - _QUARTER
+    frontal = np.sqrt(nx * nx + ny * ny + nz * nz) * focal * focal * np.float32(0.3) + np.float32(1e-9)
+    texture *= texel_count
+    return texture / area, texture / frontal
 
 
 @nb.njit(**_INLINE)
@@ -1104,7 +1138,7 @@ def _reflection(mirror, layout, texels, flags, origin, px, py, pz, roughness):
 
 
 @nb.njit(**_INLINE)
-def _surface(px, py, pz, nx, ny, nz, ao, ar, ag, ab, rough, material, lights, ambient, key, frame, moments, centre):
+def _surface(px, py, pz, nx, ny, nz, ao, ar, ag, ab, rough, material, lights, wraps, ambient, key, frame, moments, centre):
     """Outgoing radiance of a point from ambient light and lamps; diffuse with bleed, GGX highlight in two lobes.
 
     Source: GGX with the Schlick Fresnel term in Karis' visibility approximation (SIGGRAPH 2013 course notes);
@@ -1132,9 +1166,7 @@ def _surface(px, py, pz, nx, ny, nz, ao, ar, ag, ab, rough, material, lights, am
     for k in range(lights.shape[0]):
         lx, ly, lz, fall = _towards(lights, k, px, py, pz)
         nl = nx * lx + ny * ly + nz * lz
-        size = lights[k, 7]
-        wrap = np.float32(0.5) * size
-        if nl < -(wrap + np.float32(0.32) * sss):
+        if nl < wraps[k, 6]:
             continue
         lit = fall
         bleed = fall
@@ -1142,10 +1174,9 @@ def _surface(px, py, pz, nx, ny, nz, ao, ar, ag, ab, rough, material, lights, am
             visible = _lit(moments, frame, px, py, pz)
             lit *= visible
             bleed *= visible + sss * np.float32(0.35) * visible * (one - visible)
-        wr, wg, wb = wrap + np.float32(0.30) * sss, wrap + np.float32(0.12) * sss, wrap + np.float32(0.07) * sss
-        dr += lights[k, 3] * bleed * max((nl + wr) / ((one + wr) * (one + wr)), zero)
-        dg += lights[k, 4] * lit * max((nl + wg) / ((one + wg) * (one + wg)), zero)
-        db += lights[k, 5] * lit * max((nl + wb) / ((one + wb) * (one + wb)), zero)
+        dr += lights[k, 3] * bleed * max((nl + wraps[k, 0]) * wraps[k, 3], zero)
+        dg += lights[k, 4] * lit * max((nl + wraps[k, 1]) * wraps[k, 4], zero)
+        db += lights[k, 5] * lit * max((nl + wraps[k, 2]) * wraps[k, 5], zero)
         if nl <= 0:
             continue
         hx, hy, hz = lx + vx, ly + vy, lz + vz
@@ -1154,7 +1185,7 @@ def _surface(px, py, pz, nx, ny, nz, ao, ar, ag, ab, rough, material, lights, am
         lh = max((lx * hx + ly * hy + lz * hz) * norm, np.float32(0.1))
         fresnel = one - lh
         fresnel = f0 + (one - f0) * fresnel * fresnel * fresnel * fresnel * fresnel
-        wide = min(rough + np.float32(0.45) * size, one)
+        wide = min(rough + np.float32(0.45) * lights[k, 7], one)
         lobe = _ggx(nh, lh, wide)
         if sss > 0:
             lobe = np.float32(0.8) * lobe + np.float32(0.2) * _ggx(nh, lh, np.float32(0.6) * wide)
@@ -1175,25 +1206,25 @@ def _ggx(nh, lh, roughness):
     return square / (d * d * max(np.float32(0.1), lh * lh) * (np.float32(4.0) * alpha + np.float32(2.0)))
 
 
-@nb.njit(**_JIT)
+@nb.njit(**_KERNEL)
 def _shade_mesh(
-    tag, bounds, samples, face, inv_z, vertices, triangles, uv, screen, normals, occlusion, texels, layout, material,
-    object_id, two_sided, lights, ambient, key, frame, moments, centre, lens, mirror, origin, room_texels, room_layout,
-    room_flags, image, depth, object_ids, uv_out,
+    tag, bounds, samples, face, inv_z, p, triangles, texels, layout, material, object_id, lights, wraps, ambient, key,
+    frame, moments, centre, lens, mirror, origin, room_texels, room_layout, room_flags, image, depth, object_ids, uv_out,
 ):  # fmt: skip
-    """Add a mesh's share to every pixel it touches."""
+    """Add a mesh's share to every pixel it touches; p as `_packed` gives it."""
     if bounds[1] < bounds[0]:
         return
     total = samples * samples
     share = np.float32(1.0 / total)
     middle = np.float32(0.5 * (samples - 1))
-    quarter = _QUARTER
-    mr, mg, mb, reflected = _0, _0, _0, -2
+    texel_count = np.float32(layout[0, 1] * layout[0, 2])
+    mr, mg, mb, reflected, last = _0, _0, _0, -2, -1
+    a, b, c, per_pixel, per_metre = 0, 0, 0, _0, _0
     low, high = tag, tag + (1 << _TRI_BITS)
     for y in range(bounds[2] // samples, bounds[3] // samples + 1):
         for x in range(bounds[0] // samples, bounds[1] // samples + 1):
             count, first = 0, -1
-            qmin, qmax = np.float32(1e9), np.float32(0.0)
+            qmin, qmax = np.float32(1e9), _0
             for j in range(samples):
                 for i in range(samples):
                     f = face[y * samples + j, x * samples + i]
@@ -1215,32 +1246,37 @@ def _shade_mesh(
                     continue
                 sx, sy = np.float32(x * samples) + middle, np.float32(y * samples) + middle
                 if not once:
-                    sx = np.float32(x * samples + si) + (quarter if (y * samples + sj) & 1 else -quarter)
-                    sy = np.float32(y * samples + sj) + (-quarter if (x * samples + si) & 1 else quarter)
+                    sx = np.float32(x * samples + si) + (_QUARTER if (y * samples + sj) & 1 else -_QUARTER)
+                    sy = np.float32(y * samples + sj) + (-_QUARTER if (x * samples + si) & 1 else _QUARTER)
                 weight = share * np.float32(count) if once else share
                 t = f - low
-                a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-                w0, w1, w2, q, front = _weights(screen, a, b, c, sx, sy)
-                px = w0 * vertices[a, 0] + w1 * vertices[b, 0] + w2 * vertices[c, 0]
-                py = w0 * vertices[a, 1] + w1 * vertices[b, 1] + w2 * vertices[c, 1]
-                pz = w0 * vertices[a, 2] + w1 * vertices[b, 2] + w2 * vertices[c, 2]
-                nx = w0 * normals[a, 0] + w1 * normals[b, 0] + w2 * normals[c, 0]
-                ny = w0 * normals[a, 1] + w1 * normals[b, 1] + w2 * normals[c, 1]
-                nz = w0 * normals[a, 2] + w1 * normals[b, 2] + w2 * normals[c, 2]
+                if t != last:
+                    last = t
+                    a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+                    per_pixel, per_metre = _texel_scale(p, a, b, c, texel_count, samples, lens[0])
+                w0, w1, w2, q, front = _weights(p, a, b, c, sx, sy)
+                px = w0 * p[a, 3] + w1 * p[b, 3] + w2 * p[c, 3]
+                py = w0 * p[a, 4] + w1 * p[b, 4] + w2 * p[c, 4]
+                pz = w0 * p[a, 5] + w1 * p[b, 5] + w2 * p[c, 5]
+                nx = w0 * p[a, 6] + w1 * p[b, 6] + w2 * p[c, 6]
+                ny = w0 * p[a, 7] + w1 * p[b, 7] + w2 * p[c, 7]
+                nz = w0 * p[a, 8] + w1 * p[b, 8] + w2 * p[c, 8]
                 norm = _1 / np.sqrt(nx * nx + ny * ny + nz * nz + np.float32(1e-12))
                 if not front:
                     norm = -norm
                 nx, ny, nz = nx * norm, ny * norm, nz * norm
-                u = w0 * uv[a, 0] + w1 * uv[b, 0] + w2 * uv[c, 0]
-                v = w0 * uv[a, 1] + w1 * uv[b, 1] + w2 * uv[c, 1]
-                ao = w0 * occlusion[a] + w1 * occlusion[b] + w2 * occlusion[c]
-                level = _lod(screen, uv, vertices, a, b, c, q, layout, samples, lens[0])
+                u = w0 * p[a, 9] + w1 * p[b, 9] + w2 * p[c, 9]
+                v = w0 * p[a, 10] + w1 * p[b, 10] + w2 * p[c, 10]
+                ao = w0 * p[a, 11] + w1 * p[b, 11] + w2 * p[c, 11]
+                # at grazing angles the level is held back: texels a pixel as if seen at 0.3 of the frontal area
+                covered = max(min(per_pixel, per_metre / (q * q)), np.float32(1e-3))
+                level = _HALF * _log2(covered) - _QUARTER
                 ar, ag, ab, rough = _sample_mesh(texels, layout, level, u, v)
-                if rough < 0:
+                if rough < _0:
                     rough = material[1]
                 cr, cg, cb = _surface(
-                    px, py, pz, nx, ny, nz, ao, ar, ag, ab, rough, material, lights, ambient, key, frame, moments,
-                    centre,
+                    px, py, pz, nx, ny, nz, ao, ar, ag, ab, rough, material, lights, wraps, ambient, key, frame,
+                    moments, centre,
                 )  # fmt: skip
                 if mirror.shape[0] > 0:
                     if not once or x & 1 == 0 or reflected != x - 1:  # a reflection is smooth: every other pixel

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from liveness_utils import inputs
+from liveness_utils.dataset import species_names
 from liveness_utils.errors import ClipError, DatasetError, LandmarkError
 
 CLEAN = ("clean", 0.0)
@@ -200,10 +201,11 @@ def sample(manifest, n: int, seed: int = 0, split: str = "test"):
     Raises:
         DatasetError: the split is empty.
     """
-    rows = manifest[manifest["split"] == split]
+    rows = manifest.assign(pai_species=species_names(manifest))
+    rows = rows[rows["split"] == split]
     if rows.empty:
         raise DatasetError(f"There are no clips in split {split!r}: generate clips with notebook 01.")
-    species = rows.loc[~rows["is_bonafide"].astype(bool), "pai_species"].unique()
+    species = set(rows["pai_species"]) - {"bona_fide"}
     alive = max(2, round(n / 5))
     each = max(1, (n - alive) // max(1, len(species)))
     sizes = {name: alive if name == "bona_fide" else each for name in rows["pai_species"].unique()}
@@ -292,7 +294,8 @@ def after_frames(net, prepared, rows: np.ndarray, seen: Sequence[int] = (5, 10, 
     from liveness_utils.explain import clip_tensors
 
     columns = ["clip_id", "subject_id", "is_bonafide", "pai_species"]
-    table = prepared.manifest.iloc[rows][columns].reset_index(drop=True)
+    table = prepared.manifest.assign(pai_species=prepared.species_names)
+    table = table.iloc[rows][columns].reset_index(drop=True)
     found: dict[int, list[float]] = {n: [] for n in seen}
     with torch.inference_mode():
         for row in rows:

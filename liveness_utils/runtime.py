@@ -77,7 +77,7 @@ class Verdict:
         word, sign = ("bona fide", "≥") if self.decision == "bona_fide" else ("attack", "<")
         score, threshold = _told_apart(self.score, self.threshold)
         rate = self.dev.get("apcer", {}).get("value")
-        known = f" (dev: APCER {100 * rate:.2g} %)" if rate is not None else ""
+        known = f" (dev: APCER {100 * rate:.3g} %)" if rate is not None else ""
         return f"{word} {score} {sign} {threshold}{known}"
 
     def to_dict(self) -> dict[str, Any]:

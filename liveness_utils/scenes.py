@@ -89,6 +89,10 @@ LIGHTS: dict[str, LightKind] = {
 }
 
 
+# What shines behind the face by itself, against the light on the face: a night has a dark sky.
+SKY = {"street_night": 0.03, "dim": 0.08, "screen_lit": 0.06, "tungsten": 0.3, "ring_light": 0.5, "one_sided": 0.6}
+
+
 def lighting(kind: str, rng: np.random.Generator) -> Lighting:
     """Draw a light.
 
@@ -122,7 +126,8 @@ def lighting(kind: str, rng: np.random.Generator) -> Lighting:
         other = np.array([-np.sign(towards[0]) * rng.uniform(0.4, 1.0), rng.uniform(0, 0.7), rng.uniform(-0.6, 0.8)])
         lamps.append(Light(other / np.linalg.norm(other), (0.18 * key).astype(np.float32), size=0.6))
     gain = float(rng.uniform(*k.room))
-    return Lighting(hemisphere(sky, ground), tuple(lamps), lux, (gain, gain, gain), kind, float(cct))
+    shine = SKY.get(kind, 1.0) * float(rng.uniform(0.7, 1.2))
+    return Lighting(hemisphere(sky, ground), tuple(lamps), lux, (gain, gain, gain), shine, kind, float(cct))
 
 
 # ---------------------------------------------------------------- textures, linear albedo

@@ -62,7 +62,7 @@ class SensorProfile:
     saturation: float = 1.1
     contrast: float = 0.45
     wb_error: float = 0.03
-    wb_strength: float = 0.85
+    wb_strength: float = 0.72
     ae_target: float = 0.46
     ae_time_s: float = 0.35
     readout_s: float = 0.018
@@ -306,16 +306,14 @@ def motion_kernel(dx: float, dy: float) -> np.ndarray:
     length = float(np.hypot(dx, dy))
     shrink = min(1.0, 41.0 / max(length, 1e-9))
     dx, dy = dx * shrink, dy * shrink
-    radius = int(np.ceil(max(abs(dx), abs(dy)) / 2 + 1e-6))
+    radius = max(int(np.ceil(max(abs(dx), abs(dy)) / 2 - 1e-6)), 1)
     kernel = np.zeros((2 * radius + 1, 2 * radius + 1), np.float64)
-    count = 16 * radius
-    for s in (np.arange(count) + 0.5) / count - 0.5:
-        x, y = s * dx + radius, s * dy + radius
-        i, j = int(np.floor(x)), int(np.floor(y))
-        for jj, wy in ((j, 1 - (y - j)), (j + 1, y - j)):
-            for ii, wx in ((i, 1 - (x - i)), (i + 1, x - i)):
-                if wx * wy > 0:
-                    kernel[min(jj, 2 * radius), min(ii, 2 * radius)] += wx * wy
+    along = (np.arange(16 * radius) + 0.5) / (16 * radius) - 0.5
+    x, y = along * dx + radius, along * dy + radius
+    i, j = np.floor(x).astype(int), np.floor(y).astype(int)
+    for jj, wy in ((j, 1 - (y - j)), (j + 1, y - j)):
+        for ii, wx in ((i, 1 - (x - i)), (i + 1, x - i)):
+            np.add.at(kernel, (np.minimum(jj, 2 * radius), np.minimum(ii, 2 * radius)), wx * wy)
     return (kernel / kernel.sum()).astype(np.float32)
 
 
@@ -381,26 +379,28 @@ def _sharpened(image: np.ndarray, strength: float) -> np.ndarray:
     return cv2.convertScaleAbs(np.maximum(image, 0.0, out=image))
 
 
-@nb.njit(**_JIT)
+@nb.njit(**_JIT, _nrt=False)
 def _expose(image, vignette, tile, ox, oy, flip, rows, electrons, well, read, scale, matrix, curve, out):
     """Electrons with noise, clipped at the well, balanced, mixed and tone-mapped, one pass over the pixels."""
     height, width = image.shape[:2]
-    side = tile.shape[0]
-    top = np.float32(curve.shape[0] - 1.001)
+    side, zero = tile.shape[0], np.float32(0.0)
+    top = np.float32(curve.shape[0]) - np.float32(1.001)
     step = np.float32((curve.shape[0] - 1) / 1.6)
-    value = np.empty(3, np.float32)
     read2 = read * read
     for y in range(height):
         ty = (oy + (height - 1 - y if flip & 1 else y)) % side
+        row = rows[y]
         for x in range(width):
-            tx = (ox + (width - 1 - x if flip & 2 else x)) % side
+            tx = ox + (width - 1 - x if flip & 2 else x)
+            tx = tx - side if tx >= side else tx
             light = electrons * vignette[y, x]
+            e0, e1, e2 = max(image[y, x, 0], zero), max(image[y, x, 1], zero), max(image[y, x, 2], zero)
+            e0, e1, e2 = e0 * light, e1 * light, e2 * light
+            e0 = max(min(e0 + np.sqrt(e0 + read2) * tile[ty, tx, 0] + row, well) * scale[0], zero)
+            e1 = max(min(e1 + np.sqrt(e1 + read2) * tile[ty, tx, 1] + row, well) * scale[1], zero)
+            e2 = max(min(e2 + np.sqrt(e2 + read2) * tile[ty, tx, 2] + row, well) * scale[2], zero)
             for k in range(3):
-                e = max(image[y, x, k], np.float32(0.0)) * light
-                e = min(e + np.sqrt(e + read2) * tile[ty, tx, k] + rows[y], well)
-                value[k] = max(e * scale[k], np.float32(0.0))
-            for k in range(3):
-                v = matrix[k, 0] * value[0] + matrix[k, 1] * value[1] + matrix[k, 2] * value[2]
-                p = min(max(v * step, np.float32(0.0)), top)
-                i = int(p)
-                out[y, x, k] = curve[i] + (p - np.float32(i)) * (curve[i + 1] - curve[i])
+                v = matrix[k, 0] * e0 + matrix[k, 1] * e1 + matrix[k, 2] * e2
+                p = min(max(v * step, zero), top)
+                i = np.uint32(p)
+                out[y, x, k] = curve[i] + (p - np.float32(i)) * (curve[i + np.uint32(1)] - curve[i])

@@ -55,6 +55,7 @@ POOLS = {
     "dev": {"devices": ("flagship_c", "midrange_c", "budget_b"), "instruments": (10, 11, 12), "scenes": (60, 80)},
     "test": {"devices": ("midrange_d", "web_b", "rear_b"), "instruments": (13, 14, 15), "scenes": (80, 120)},
 }
+GROUP = 4  # subjects that appear in each other's clips (numbers mean nothing, so any four will do)
 CONTROL_SHARE = 1 / 6  # further test clips made with devices, instruments and scenes of the training pool
 FOLLOW_SHARE = 0.5  # of faces that turn with the phone, with a gain between 0 and 1
 
@@ -136,7 +137,7 @@ def _species_drafts(split, species, count, people, rng, *, control) -> Iterator[
             "control": control,
             "species": species,
             "subject": int(subjects[k]),
-            "other": int(rng.choice(people[people != subjects[k]])),
+            "other": _other(people, int(subjects[k]), rng),
             "instrument": -1 if species == "bona_fide" else int(tools[k]),
             "device": devices[k],
             "capture_device": str(rng.choice(others)),
@@ -147,6 +148,18 @@ def _species_drafts(split, species, count, people, rng, *, control) -> Iterator[
             "motion_kind": str(motions[k]),
             "follow_gain": float(rng.uniform(0.05, 1.0)) if rng.random() < FOLLOW_SHARE else 0.0,
         }
+
+
+def _other(people: np.ndarray, subject: int, rng: np.random.Generator) -> int:
+    """Who wears or holds the instrument: another one of the subject's group."""
+    group = people[_group_of(people) == _group_of(people)[subject - people[0]]]
+    return int(rng.choice(group[group != subject]))
+
+
+def _group_of(people: np.ndarray) -> np.ndarray:
+    """Groups of four or more in a split, from 0: a worker makes a group's clips and builds each face once."""
+    last = max(len(people) // GROUP - 1, 0)
+    return np.minimum(np.arange(len(people)) // GROUP, last)
 
 
 def _scene(numbers: tuple[int, int], light: str, rng: np.random.Generator) -> int:
@@ -162,14 +175,16 @@ def _scene_kind(scene: int) -> str:
 
 def _cycle(values: Sequence, count: int, rng: np.random.Generator) -> list:
     """`count` values in which each of `values` comes as equally often as can be, in random order."""
+    if not count:
+        return []
     rounds = [rng.permutation(len(values)) for _ in range(-(-count // len(values)))]
-    return [values[j] for j in np.concatenate(rounds)[:count]] if rounds else []
+    return [values[j] for j in np.concatenate(rounds)[:count]]
 
 
 # ---------------------------------------------------------------- people, rooms, cameras
 
 
-@lru_cache(maxsize=6)
+@lru_cache(maxsize=GROUP + 4)
 def person(seed: int, subject: int) -> Face:
     """The face of subject number `subject` of data set `seed`; cached, since subjects come in several clips."""
     return build_face(sample_identity(np.random.default_rng([seed, 11, subject]), **_covariates(seed, subject)))
@@ -695,6 +710,7 @@ def shoot(shot: Shot, where: Stage, subject, rng: np.random.Generator, *, truth:
     profile_, lux = shot.device.sensor, where.lighting.illuminance
     wide = _with_margin(shot.intrinsics)
     frames, marks, depths, masks, state = [], [], [], [], None
+    flows = _flow(shot, subject.poses)
     for i, t in enumerate(shot.t):
         want_uv = isinstance(subject, Surface)
         meshes, points = subject.show(i)
@@ -706,7 +722,7 @@ def shoot(shot: Shot, where: Stage, subject, rng: np.random.Generator, *, truth:
             state = sensor.adapt_exposure(state, seen.image, profile_, dt, illuminance=lux)
         exposure = sensor.exposure_time(profile_, state)
         subject.finish(seen.image, seen, float(t), exposure)
-        flow = _flow(shot, subject, i)
+        flow = flows[i]
         shift = np.clip(
             sensor.row_times(profile_, shot.intrinsics.height)[:, None] * flow, -MARGIN + 1, MARGIN - 1
         )
@@ -732,13 +748,15 @@ def _with_margin(lens_: Intrinsics) -> Intrinsics:
     )
 
 
-def _flow(shot: Shot, subject, i: int) -> np.ndarray:
-    """Image velocity (2,) of the presented face in px/s, from the poses before and after."""
+def _flow(shot: Shot, poses: np.ndarray) -> np.ndarray:
+    """Image velocity (N, 2) of the presented face in px/s, from the poses before and after every frame."""
     if len(shot.t) < 2:
-        return np.zeros(2)
-    a, b = max(i - 1, 0), min(i + 1, len(shot.t) - 1)
-    points = [project(subject.poses[k][None, :3, 3], shot.intrinsics, shot.poses[k])[0][0] for k in (a, b)]
-    return (points[1] - points[0]) / (shot.t[b] - shot.t[a])
+        return np.zeros((1, 2))
+    places = zip(poses, shot.poses, strict=True)
+    px = np.concatenate([project(pose[None, :3, 3], shot.intrinsics, camera)[0] for pose, camera in places])
+    k = np.arange(len(shot.t))
+    after, before = np.minimum(k + 1, k[-1]), np.maximum(k - 1, 0)
+    return (px[after] - px[before]) / (shot.t[after] - shot.t[before])[:, None]
 
 
 def _shift_at(shift: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -862,6 +880,23 @@ def _is_mask(spec: ClipSpec) -> bool:
 # ---------------------------------------------------------------- a data set
 
 
+def _grouped(specs: Sequence[ClipSpec]) -> list[list[ClipSpec]]:
+    """Clips by group of subjects, the largest groups first so that workers end together."""
+    groups: dict[tuple, list[ClipSpec]] = {}
+    for split in {s.split: None for s in specs}:
+        mine = [s for s in specs if s.split == split]
+        people = np.unique([n for s in mine for n in (s.subject, s.other)])
+        group = dict(zip(people, _group_of(people), strict=True))
+        for spec in sorted(mine, key=lambda s: s.subject):
+            groups.setdefault((split, group[spec.subject]), []).append(spec)
+    return sorted(groups.values(), key=len, reverse=True)
+
+
+def make_clips(specs: Sequence[ClipSpec], root: str) -> list[dict]:
+    """`make_clip` of a group: the task that a worker takes."""
+    return [make_clip(spec, root) for spec in specs]
+
+
 def make_clip(spec: ClipSpec, root: str) -> dict:
     """Simulate a clip and store it; what is there already is left as it is.
 
@@ -910,8 +945,7 @@ def generate(
     root = Path(out)
     specs = plan(sizes, seed)
     _claim(root, sizes, seed, len(specs))
-    ordered = sorted(specs, key=lambda s: s.subject)
-    rows = list(_mapped(ordered, str(root), workers, backend, scheduler, progress))
+    rows = list(_mapped(_grouped(specs), str(root.resolve()), workers, backend, scheduler, progress))
     by_id = {row["clip_id"]: row for row in rows}
     table = pd.DataFrame([by_id[s.clip_id] for s in specs])
     write_manifest(root, table)
@@ -929,32 +963,33 @@ def _claim(root: Path, sizes: Profile, seed: int, count: int) -> None:
     write_json(path, mark)
 
 
-def _mapped(specs, root: str, workers: int, backend: str, scheduler, progress: bool) -> Iterator[dict]:
+def _mapped(groups, root: str, workers: int, backend: str, scheduler, progress: bool) -> Iterator[dict]:
     from tqdm.auto import tqdm
 
     if backend not in _BACKENDS:
         raise SimulationError(f"unknown backend {backend!r}: use {' or '.join(_BACKENDS)}.")
-    rows = _BACKENDS[backend](specs, root, workers, scheduler)
-    yield from tqdm(rows, total=len(specs), desc="clips", unit="clip", disable=not progress)
+    with tqdm(total=sum(map(len, groups)), desc="clips", unit="clip", disable=not progress) as bar:
+        for rows in _BACKENDS[backend](groups, root, workers, scheduler):
+            yield from rows
+            bar.update(len(rows))
 
 
-def _on_this_machine(specs, root: str, workers: int, scheduler: str | None) -> Iterator[dict]:
+def _on_this_machine(groups, root: str, workers: int, scheduler: str | None) -> Iterator[list[dict]]:
     import joblib
 
-    jobs = (joblib.delayed(make_clip)(spec, root) for spec in specs)
+    jobs = (joblib.delayed(make_clips)(group, root) for group in groups)
     yield from joblib.Parallel(n_jobs=workers, backend="loky", return_as="generator_unordered")(jobs)
 
 
-def _on_dask(specs, root: str, workers: int, scheduler: str | None) -> Iterator[dict]:
-    """Every clip is one task. A worker that dies takes its tasks back to the scheduler, and a clip that was
-    finished before is found on disk: the folder must be one that all workers and this process see."""
+def _on_dask(groups, root: str, workers: int, scheduler: str | None) -> Iterator[list[dict]]:
+    """Every group is a task. A worker that dies gives its tasks back to the scheduler, and the clips it had finished
+    are found on disk: the folder must be one that all workers see."""
     from dask.distributed import Client, as_completed
 
     where = {"address": scheduler} if scheduler else {"n_workers": workers, "threads_per_worker": 1}
     with Client(**where) as client:
-        if scheduler:
-            client.wait_for_workers(1, timeout=60)
-        futures = client.map(make_clip, specs, root=str(Path(root).resolve()), pure=False, retries=2)
+        client.wait_for_workers(1, timeout=60)
+        futures = client.map(make_clips, groups, root=root, pure=False, retries=2)
         for future in as_completed(futures):
             yield future.result()
 

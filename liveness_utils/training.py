@@ -529,6 +529,7 @@ def score_table(prepared: ds.Prepared, rows: np.ndarray, out: dict[str, np.ndarr
     import pandas as pd
 
     table = prepared.manifest.iloc[rows].reset_index(drop=True)
+    table["pai_species"] = ds.species_names(table)
     reasons = prepared.quality["reasons"].to_numpy(str)[rows]
     logit = np.asarray(out["logit"], np.float64)
     raw = 1.0 / (1.0 + np.exp(-logit))

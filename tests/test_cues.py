@@ -95,6 +95,16 @@ def test_trajectory_rank_of_plane_and_relief():
     assert np.isnan(cues.trajectory_rank(np.full((5, 9, 2), np.nan)))
 
 
+def test_relief_share_knows_a_face_from_noise_on_a_photo():
+    turned = poses(STILL, np.zeros((N, 3)), SWEEP / 2)
+    rng = np.random.default_rng(0)
+    head, photo = (film(turned, relief=r)[..., :2] + rng.normal(0, 0.2, (N, 478, 2)) for r in (1.0, 0.0))
+    assert cues.relief_share(head) > 0.8 > 0.5 > cues.relief_share(photo)
+    mesh = slice(0, landmarks.N_MESH)
+    assert cues.trajectory_gap(head[:, mesh]) > 3 > cues.trajectory_gap(photo[:, mesh])
+    assert np.isnan(cues.relief_share(np.full((9, 478, 2), np.nan)))
+
+
 def test_nose_sways_with_the_head_and_not_with_a_photo():
     turned = poses(STILL, np.zeros((N, 3)), -SWEEP)
     yaw = landmarks.head_pose_angles(turned[:, :3, :3])[:, 0]

@@ -135,3 +135,31 @@ def test_without_imu_injections_do_not_set_the_threshold(made):
     thresholds = bundles.load(made[1]).thresholds["apcer5"]
     assert thresholds["video"]["without"] == ["injection"]
     assert thresholds["video+landmarks+imu"]["without"] == []
+
+
+def test_int8_runs_on_a_phone_at_rest(made):
+    model = bundles.open_model(made[1] / "variants" / "clip_int8.tflite")
+    still = {name: np.zeros(shape, np.float32) for name, shape in model.input_shapes.items()}
+    assert np.isfinite(model(**still | {"presence": np.ones((1, 3), np.float32)})["logit"]).all()
+
+
+def test_stored_weights_are_the_networks(made):
+    variants = made[1] / "variants"
+    known = {c.name: c.real for c in export.constants(variants / "clip_float32.tflite")}
+    rounded = [c for c in export.constants(variants / "clip_int8.tflite") if c.stored.dtype == np.int8]
+    shared = [c for c in rounded if c.name in known and c.stored.size > 500]
+    assert sum(c.stored.size for c in shared) > 5e5
+    for c in shared:
+        assert (np.abs(c.real - known[c.name]) <= 0.501 * c.step + 1e-9).all()
+
+
+def test_another_variant_can_be_shipped(made, copy):
+    prepared, _, checkpoint = made
+    fill = np.asarray(bundles.load(copy).feature_fill, np.float32)
+    sample = next(export.clip_samples(ds.open_prepared(prepared), np.array([0]), fill))
+    shipped = export.ship(bundles.load(copy), "int8", sample)
+    assert shipped.variant == "int8"
+    assert bundles.sha256(copy / "model.tflite") == bundles.sha256(copy / "variants" / "clip_int8.tflite")
+    assert bundles.selftest(copy)["clip"] == 0
+    with pytest.raises(BundleError, match="not exported"):
+        export.ship(shipped, "int4", sample)

@@ -1,0 +1,74 @@
+"""A Dask cluster of two workers, one of which is killed midway: nothing is lost and nothing is doubled."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from liveness_utils import simulate
+from liveness_utils.clips import read_manifest
+from liveness_utils.config import profile
+
+distributed = pytest.importorskip("distributed")
+
+FEW = replace(
+    profile("quick"), name="few", data="few", subjects=(4, 2, 2, 0), bona_fide_clips=(4, 3, 3, 0),
+    attack_clips=(0, 0, 0, 0),
+)  # fmt: skip
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """Scheduler and two worker processes without nannies, so that a killed worker stays dead."""
+    with distributed.LocalCluster(n_workers=0, processes=True, dashboard_address=":0") as scheduler:
+        command = [
+            sys.executable, "-m", "distributed.cli.dask_worker", scheduler.scheduler_address, "--no-nanny",
+            "--nthreads", "1", "--no-dashboard", "--local-directory", str(tmp_path),
+        ]  # fmt: skip
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        workers = [subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, **quiet) for _ in range(2)]
+        try:
+            with distributed.Client(scheduler) as client:
+                client.wait_for_workers(2, timeout=60)
+            yield scheduler.scheduler_address, workers
+        finally:
+            for worker in workers:
+                worker.kill()
+                worker.wait()
+
+
+def _kill_after(path, count: int, worker: subprocess.Popen, killed: list) -> None:
+    """Kill the worker as soon as `count` clips are finished."""
+    for _ in range(600):
+        if len(list(path.glob("*.json"))) >= count:
+            killed.append(len(list(path.glob("*.json"))))
+            worker.send_signal(signal.SIGKILL)
+            return
+        time.sleep(0.1)
+
+
+def test_a_killed_worker_loses_and_doubles_nothing(cluster, tmp_path):
+    address, workers = cluster
+    out, plain = tmp_path / "dask", tmp_path / "plain"
+    killed: list[int] = []
+    killer = threading.Thread(target=_kill_after, args=(out / "rows", 2, workers[0], killed))
+    killer.start()
+    table = simulate.generate(FEW, out, seed=5, backend="dask", scheduler=address, progress=False)
+    killer.join()
+    assert killed and killed[0] < len(table) and workers[0].wait(10) == -signal.SIGKILL
+    specs = simulate.plan(FEW, 5)
+    assert table.clip_id.tolist() == [s.clip_id for s in specs] and table.clip_id.is_unique
+    assert sorted(p.name for p in (out / "clips").iterdir() if not p.name.startswith(".")) == sorted(table.clip_id)
+    pd.testing.assert_frame_equal(read_manifest(out), read_manifest(out).drop_duplicates("clip_id"))
+    again = simulate.generate(FEW, plain, seed=5, workers=1, progress=False)
+    pd.testing.assert_frame_equal(table, again)
+    for clip_id in table.clip_id:
+        for name in ("video.mp4", "imu.parquet", "truth.npz"):
+            path = f"clips/{clip_id}/{name}"
+            assert (out / path).read_bytes() == (plain / path).read_bytes(), path

@@ -1,0 +1,134 @@
+"""Perturbations, their curves, and the views into the network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_model import G, make_prepared
+
+from liveness_utils import dataset as ds
+from liveness_utils import explain, metrics, robustness
+from liveness_utils import model as m
+from liveness_utils.clips import Clip, Imu
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> ds.Prepared:
+    return ds.open_prepared(make_prepared(tmp_path_factory.mktemp("prepared") / "arrays", n=16))
+
+
+@pytest.fixture(scope="module")
+def net() -> m.LivenessNet:
+    torch.manual_seed(0)
+    return m.LivenessNet(m.ModelConfig(n_features=G, imu_columns=(G - 1,))).eval()
+
+
+def _clip(n: int = 30) -> Clip:
+    rng = np.random.default_rng(0)
+    frames = rng.integers(40, 200, (n, 64, 64, 3), np.uint8)
+    t = np.arange(n) / 12.0
+    imu = Imu(np.arange(260) / 100, np.full((260, 3), 9.8, np.float32), np.zeros((260, 3), np.float32))
+    return Clip("a", frames, t, imu)
+
+
+@pytest.mark.parametrize("name", [n for n, k in robustness.KINDS.items() if k.touches == "pixels"])
+def test_pixels_change_and_nothing_else(name):
+    clip, kind = _clip(), robustness.KINDS[name]
+    changed = kind.function(clip, kind.levels[-1], np.random.default_rng(0))
+    assert changed.frames.shape == clip.frames.shape and changed.frames.dtype == np.uint8
+    assert np.abs(changed.frames.astype(int) - clip.frames).mean() > 1
+    assert changed.imu is clip.imu and np.array_equal(changed.t, clip.t)
+
+
+def test_stops_are_powers_of_two_of_light():
+    clip = replace(_clip(), frames=np.full((2, 4, 4, 3), 100, np.uint8))
+    darker = robustness.exposed(clip, -1.0, np.random.default_rng(0)).frames[0, 0, 0, 0]
+    assert darker == round(100 * 2 ** (-1 / 2.2))
+
+
+def test_dropped_frames_keep_the_ends():
+    keep = robustness.dropped(_clip(), 0.5, np.random.default_rng(0))
+    assert keep[0] == 0 and keep[-1] == 29 and len(keep) == 16 and np.all(np.diff(keep) > 0)
+
+
+def test_imu_is_delayed_disturbed_or_gone():
+    imu, rng = _clip().imu, np.random.default_rng(0)
+    assert np.allclose(robustness.delayed_imu(imu, 0.1, rng).t - imu.t, 0.1)
+    noisy = robustness.noisy_imu(imu, 0.1, rng)
+    assert 0.08 < noisy.gyro.std() < 0.12 and 0.8 < (noisy.accel - imu.accel).std() < 1.2
+    assert robustness.absent_imu(imu, 1.0, rng) is None
+
+
+def test_refused_inputs_have_no_score(net, prepared):
+    from liveness_utils.inputs import ClipInputs
+
+    arrays = (prepared.crops[0], prepared.features[0], prepared.imu[0], prepared.presence[0])
+    seen = ClipInputs(*(np.array(a) for a in arrays), np.arange(25) / 10, np.ones((25, 5)), np.arange(25))
+    out = robustness.scores(net, [(seen, ""), (seen, "too dark")])
+    assert 0 < out[0] < 1 and np.isnan(out[1])
+
+
+def test_scores_after_all_frames_are_the_clip_s(net, prepared):
+    rows = np.array([0, 5])
+    table = robustness.after_frames(net, prepared, rows, seen=(5, 25))
+    with torch.inference_mode():
+        whole = torch.sigmoid(net(*explain.clip_tensors(net, prepared, rows))["logit"]).numpy()
+    assert np.allclose(table.loc[table["level"] == 2.4, "score"], whole, atol=1e-4)
+    assert set(table["pai_species"]) <= set(prepared.species_names)
+
+
+def test_error_curve_counts_by_condition():
+    table = pd.DataFrame(
+        {"kind": "blur", "level": [1.0] * 4, "score": [0.9, 0.1, 0.8, np.nan], "is_bonafide": [1, 1, 0, 0]}
+    )
+    row = robustness.error_curve(table, 0.5).iloc[0]
+    assert (row["apcer"], row["bpcer"], row["no_decision"]) == (0.5, 0.5, 0.25)
+
+
+def test_a_sample_holds_every_species(prepared):
+    rows = robustness.sample(prepared.manifest, 4)
+    assert set(rows["pai_species"]) == set(prepared.species_names[prepared.rows("test")])
+
+
+def test_block_table_names_every_weight_but_the_missing_vector(net):
+    table = explain.block_table(net)
+    loose = net.missing.numel() + net.pair_norm.numel()
+    assert table["parameters"].sum() + loose == m.count_parameters(net)
+    assert table.loc["frame.depth", "output"] == "25 × 1 × 14 × 14"
+
+
+def test_maps_have_their_shapes(net, prepared):
+    assert explain.attention_maps(net, prepared, 0, np.array([3, 4])).shape == (2, 14, 14)
+    assert explain.saliency(net, prepared, 0).shape == (25, 112, 112)
+    assert set(explain.examples(prepared, "train")) == set(prepared.species_names[prepared.rows("train")])
+
+
+def test_relief_of_a_known_map():
+    true = np.full((1, 25, 14, 14), np.nan)
+    true[..., 3:5, 3:5] = 0.5
+    found = explain.relief(true, np.full((1, 25, 14, 14), 0.2)).iloc[0]
+    assert found.round(6).tolist() == [0.5, 0.2, 0.3]
+
+
+def test_worst_errors_are_errors_furthest_first():
+    table = pd.DataFrame({"score": [0.9, 0.8, 0.2, np.nan, 0.95], "is_bonafide": [0, 0, 1, 1, 1]})
+    worst = metrics.worst_errors(table, 0.5, 3)
+    assert worst.index.tolist() == [3, 0, 2] or worst.index.tolist() == [3, 0, 1]
+    assert metrics.worst_errors(table, 0.5, 12).index.tolist()[0] == 3
+    assert len(metrics.worst_errors(table.iloc[4:], 0.5)) == 0
+
+
+def test_a_situation_without_imu_leaves_injections_out_of_the_choice():
+    dev = pd.DataFrame(
+        {
+            "score": [0.9, 0.8, 0.1, 0.95],
+            "is_bonafide": [1, 1, 0, 0],
+            "pai_species": ["bona_fide", "bona_fide", "flat_print", "injection"],
+        }
+    )
+    row = metrics.presence_row(dev, dev)
+    assert row["BPCER"].k == 0 and row["APCER injection"].k == 1 and row["worst species"] == "flat_print"
