@@ -137,7 +137,9 @@ def main() -> None:
     _, watched = run(specs)
     yardstick = mediapipe_seconds(made[:: max(1, len(made) // 6)])
     read = sum(len(clip.t) for clip in made[:: max(1, len(made) // 6)])
-    print(f"{frames} finished frames of {len(specs)} clips, {np.unique([s.species for s in specs]).size} classes, one core")
+    print(
+        f"{frames} finished frames of {len(specs)} clips, {np.unique([s.species for s in specs]).size} classes, one core"
+    )
     for stage, spent in sorted(watch.seconds.items(), key=lambda item: -item[1]):
         print(f"{stage:16s}{1e3 * spent / frames:7.2f} ms {100 * spent / watched:5.1f} %")
     rest = watched - sum(watch.seconds.values())

@@ -230,6 +230,7 @@ class TfliteModel:
         try:
             with _quiet_stderr():
                 self._interpreter = Interpreter(str(path), num_threads=threads)
+                self._interpreter.allocate_tensors()
                 self._runner = self._interpreter.get_signature_runner()
         except (ValueError, RuntimeError, OSError) as error:
             raise BundleError(f"{path}: is no TFLite model ({error}).") from error

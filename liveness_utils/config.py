@@ -85,7 +85,7 @@ _QUICK = Profile(
     subjects=(16, 4, 8, 10), bona_fide_clips=(24, 8, 12, 16), attack_clips=(6, 1, 2, 3),
     epochs=4, patience=4, batch_size=8, train_frames=8, learning_rate=1e-3,
     variants=("video", "all"), seeds=(0,), left_out=(), study_epochs=1,
-    bootstrap=200, robustness_clips=12, calibration_clips=16, demo_clips=8,
+    bootstrap=200, robustness_clips=6, calibration_clips=16, demo_clips=8,
 )  # fmt: skip
 
 _FULL = Profile(
@@ -93,7 +93,7 @@ _FULL = Profile(
     subjects=(100, 20, 40, 60), bona_fide_clips=(312, 48, 120, 240), attack_clips=(78, 12, 60, 60),
     epochs=40, patience=8, batch_size=16, train_frames=12, learning_rate=1e-3,
     variants=(), seeds=(0,), left_out=(), study_epochs=0,
-    bootstrap=2000, robustness_clips=180, calibration_clips=128, demo_clips=60,
+    bootstrap=2000, robustness_clips=90, calibration_clips=128, demo_clips=60,
 )  # fmt: skip
 
 _STUDY = Profile(
@@ -102,7 +102,7 @@ _STUDY = Profile(
     attack_clips=_FULL.attack_clips,
     epochs=40, patience=8, batch_size=16, train_frames=8, learning_rate=1e-3,
     variants=ABLATION, seeds=(0, 1, 2), left_out=("all",), study_epochs=10,
-    bootstrap=2000, robustness_clips=180, calibration_clips=128, demo_clips=60,
+    bootstrap=2000, robustness_clips=90, calibration_clips=128, demo_clips=60,
 )  # fmt: skip
 
 

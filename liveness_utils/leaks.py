@@ -133,6 +133,7 @@ def leak_table(features: dict[str, np.ndarray], manifest: pd.DataFrame, *, seed:
 
 
 def _leak_row(clue: str, species: str, values: np.ndarray, manifest: pd.DataFrame, seed: int) -> dict:
+    from scipy.stats import norm
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.metrics import roc_auc_score
 
@@ -142,10 +143,12 @@ def _leak_row(clue: str, species: str, values: np.ndarray, manifest: pd.DataFram
     model = HistGradientBoostingClassifier(max_iter=60, max_depth=3, min_samples_leaf=5, random_state=seed)
     model.fit(values[train], bona_fide[train])
     auc = float(roc_auc_score(bona_fide[test], model.predict_proba(values[test])[:, 1]))
-    half = 1.96 * hanley_mcneil(auc, int(bona_fide[test].sum()), int((~bona_fide[test]).sum()))
+    counts = int((test & bona_fide).sum()), int((test & ~bona_fide).sum())
+    half = 1.96 * hanley_mcneil(auc, *counts)
     expected = species in EXPECTED[clue][0]
     excess = abs(auc - 0.5)
-    leak = excess > LEAK_LIMIT and excess > half and not expected
+    chance = norm.isf(0.025 / (len(CLUES) * len(ATTACKS))) * hanley_mcneil(0.5, *counts)
+    leak = excess > max(LEAK_LIMIT, chance) and not expected
     low, high = max(auc - half, 0.0), min(auc + half, 1.0)
     return dict(clue=clue, species=species, auc=auc, low=low, high=high, excess=excess, expected=expected, leak=leak)
 

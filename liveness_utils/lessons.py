@@ -257,9 +257,7 @@ def auc_interval(value: float, n_alive: int, n_attack: int, z: float = 1.96) -> 
     return float(low), float(high)
 
 
-def separability(
-    table: pd.DataFrame, cues: Iterable[str], species: Iterable[str] = ATTACKS
-) -> pd.DataFrame:
+def separability(table: pd.DataFrame, cues: Iterable[str], species: Iterable[str] = ATTACKS) -> pd.DataFrame:
     """Return how well single cues tell each species from bona fide presentations.
 
     The direction of a cue is fixed beforehand (`LOWER_IS_ALIVE`), never chosen by the data: an

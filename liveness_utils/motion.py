@@ -352,7 +352,9 @@ def _assemble_camera(
 ) -> Trajectory:  # fmt: skip
     move, turn = _shake(rng, t, _HANDS[kind])
     reach = np.ptp(orbit, axis=0)
-    radius = distance * (1.0 + rng.uniform(-0.15, 0.15) * np.linalg.norm(orbit, axis=1))
+    swing = np.linalg.norm(orbit, axis=1)
+    # squared, since the norm itself has a kink where the orbit passes its middle
+    radius = distance * (1.0 + rng.uniform(-0.15, 0.15) * swing**2 / max(swing.max(), 1e-9))
     position = radius[:, None] * direction(angles[:, 0], angles[:, 1]) + move
     # people turn the phone somewhat less, or more, than the orbit asks for
     lag = np.clip(rng.normal(0.06, 0.08), -0.1, min(0.2, 0.6 * _MAX_OFF_AXIS / max(reach.max(), 1e-9)))

@@ -169,14 +169,14 @@ def det_plot(ax: Axes, curves: Mapping[str, DetCurve], threshold: float | None =
         ax: axes.
         curves: from `metrics.det_curve`.
         threshold: marks the operating point on the worst curve.
-        floor: rates below it are drawn on the axes' edge.
+        floor: rates below it, and rates above 80 %, are drawn on the axes' edge.
 
     Source: Martin et al., The DET curve in assessment of detection task performance, 1997:
     both axes are scaled by the normal distribution's quantiles.
     """
 
     def scaled(rate: ArrayLike) -> NDArray:
-        return norm.ppf(np.clip(rate, floor, 1 - floor))
+        return norm.ppf(np.clip(rate, floor, 0.8))
 
     _draw_curves(ax, curves, scaled, flip=False)
     if threshold is not None:

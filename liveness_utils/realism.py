@@ -6,7 +6,9 @@ Only aggregates leave this room, so that figures on real material can be kept wi
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -82,6 +84,40 @@ class Reference:
     deciles: np.ndarray
     std: np.ndarray
     count: int
+
+
+REFERENCE = Path(__file__).parent / "data" / "realism_reference.json"
+
+
+def load_reference(path: str | Path = REFERENCE) -> Reference:
+    """Aggregates of real bona fide frames that the package ships (`scripts/realism_reference.py` makes them)."""
+    held = json.loads(Path(path).read_text(encoding="utf-8"))
+    return Reference(np.array(held["deciles"]), np.array(held["std"]), int(held["count"]))
+
+
+def save_reference(held: Reference, path: str | Path, source: str) -> Path:
+    """Write aggregates as JSON with the sentence that says where they come from."""
+    content = {
+        "source": source,
+        "statistics": list(STATISTICS),
+        "count": held.count,
+        "deciles": held.deciles.round(5).tolist(),
+        "std": held.std.round(5).tolist(),
+    }
+    Path(path).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return Path(path)
+
+
+def face_statistics(frames: np.ndarray, landmarker) -> np.ndarray:
+    """Statistics of the face crops of frames (RGB uint8), one row a frame with one face; see `crop_statistics`."""
+    from liveness_utils.landmarks import face_box, face_crop
+
+    rows = []
+    for frame in frames:
+        seen = landmarker.detect(frame, 0.0)
+        if len(seen) == 1:
+            rows.append(crop_statistics(face_crop(frame, face_box(seen[0].points[:, :2]), CROP_PX)))
+    return np.array(rows).reshape(-1, len(STATISTICS))
 
 
 def reference(statistics: np.ndarray) -> Reference:

@@ -56,9 +56,7 @@ class Material:
 
     def packed(self) -> np.ndarray:
         """The six numbers as (6,) float32, in the order of the fields."""
-        return np.array(
-            [self.specular, self.roughness, self.sss, self.emission, self.diffuse, self.mirror], np.float32
-        )
+        return np.array([self.specular, self.roughness, self.sss, self.emission, self.diffuse, self.mirror], np.float32)
 
 
 SKIN = Material(specular=0.028, roughness=0.45, sss=1.0)
@@ -691,12 +689,18 @@ def _raster(screen, triangles, uv, texels, layout, hole, two_sided, tag, inv_z, 
         d1, d2 = q1 - q0, q2 - q0
         e1x, e1y, e2x, e2y = y2 * inv, -x2 * inv, -y1 * inv, x1 * inv
         holes = _near_hole(uv, a, b, c, hole)
+        wide, slack1, slack2 = xb - xa > 5, abs(e1y) * _QUARTER, abs(e2y) * _QUARTER
         drawn = False
         for y in range(ya, yb + 1):
             px = (_QUARTER if y & 1 else -_QUARTER) - x0
             py = np.float32(y) - y0
             r1, r2 = e1x * px + e1y * py, e2x * px + e2y * py
-            for x in range(xa, xb + 1):
+            lo, hi = xa, xb
+            if wide:  # the row's stretch inside the triangle, a little too long for the samples' stagger
+                lo, hi = _narrowed(lo, hi, r1 + slack1, e1x)
+                lo, hi = _narrowed(lo, hi, r2 + slack2, e2x)
+                lo, hi = _narrowed(lo, hi, _1 - r1 - r2 + slack1 + slack2, -e1x - e2x)
+            for x in range(lo, hi + 1):
                 fx = np.float32(x)
                 lift = -_QUARTER if x & 1 else _QUARTER
                 w1, w2 = r1 + e1x * fx + e1y * lift, r2 + e2x * fx + e2y * lift
@@ -716,6 +720,17 @@ def _raster(screen, triangles, uv, texels, layout, hole, two_sided, tag, inv_z, 
         if drawn:
             bx0, bx1, by0, by1 = min(bx0, xa), max(bx1, xb), min(by0, ya), max(by1, yb)
     return bx0, bx1, by0, by1
+
+
+@nb.njit(**_INLINE)
+def _narrowed(lo, hi, start, step):
+    """Integers of lo..hi at which start + step · x >= 0."""
+    if abs(step) < np.float32(1e-12):
+        return (lo, hi) if start >= _0 else (lo, lo - 1)
+    x = min(max(-start / step, np.float32(-1e6)), np.float32(1e6))
+    if step > _0:
+        return max(lo, int(np.ceil(x))), hi
+    return lo, min(hi, int(np.floor(x)))
 
 
 @nb.njit(**_INLINE)
@@ -1138,7 +1153,9 @@ def _reflection(mirror, layout, texels, flags, origin, px, py, pz, roughness):
 
 
 @nb.njit(**_INLINE)
-def _surface(px, py, pz, nx, ny, nz, ao, ar, ag, ab, rough, material, lights, wraps, ambient, key, frame, moments, centre):
+def _surface(
+    px, py, pz, nx, ny, nz, ao, ar, ag, ab, rough, material, lights, wraps, ambient, key, frame, moments, centre
+):
     """Outgoing radiance of a point from ambient light and lamps; diffuse with bleed, GGX highlight in two lobes.
 
     Source: GGX with the Schlick Fresnel term in Karis' visibility approximation (SIGGRAPH 2013 course notes);

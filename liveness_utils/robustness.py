@@ -91,11 +91,11 @@ class Kind:
 
 
 KINDS = {
-    "blur": Kind("pixels", blurred, (1.0, 2.0, 3.0), "σ (px)"),
-    "noise": Kind("pixels", noisy, (8.0, 16.0, 32.0), "σ (grey levels)"),
-    "exposure": Kind("pixels", exposed, (-2.0, 1.0, 2.0), "stops"),
-    "compression": Kind("pixels", recompressed, (30.0, 36.0, 42.0), "x264 CRF"),
-    "dropped frames": Kind("frames", dropped, (0.2, 0.4, 0.6), "share"),
+    "blur": Kind("pixels", blurred, (1.5, 3.0), "σ (px)"),
+    "noise": Kind("pixels", noisy, (10.0, 25.0), "σ (grey levels)"),
+    "exposure": Kind("pixels", exposed, (-2.0, 2.0), "stops"),
+    "compression": Kind("pixels", recompressed, (34.0, 42.0), "x264 CRF"),
+    "dropped frames": Kind("frames", dropped, (0.2, 0.5), "share"),
     "IMU delay": Kind("imu", delayed_imu, (-0.1, 0.05, 0.1, 0.2), "s"),
     "IMU noise": Kind("imu", noisy_imu, (0.02, 0.05, 0.1), "σ (rad/s)"),
     "IMU absent": Kind("imu", absent_imu, (1.0,), ""),
@@ -106,7 +106,7 @@ def conditions(every_level: bool = True) -> tuple[tuple[str, float], ...]:
     """Conditions to measure: the clean clip, then each kind at all its levels or at its last one.
 
     >>> conditions(every_level=False)[:3]
-    (('clean', 0.0), ('blur', 3.0), ('noise', 32.0))
+    (('clean', 0.0), ('blur', 3.0), ('noise', 25.0))
     """
     chosen = [(name, level) for name, kind in KINDS.items() for level in kind.levels[0 if every_level else -1 :]]
     return (CLEAN, *chosen)
@@ -196,22 +196,21 @@ def scores(net, found: Sequence[tuple[inputs.ClipInputs, str]], batch_size: int 
 
 
 def sample(manifest, n: int, seed: int = 0, split: str = "test"):
-    """Choose about `n` clips of a split, a fifth of them bona fide, the rest even over the species.
+    """Choose up to `n` clips of a split, a third of them bona fide, the rest even over the species.
 
     Raises:
         DatasetError: the split is empty.
     """
     rows = manifest.assign(pai_species=species_names(manifest))
-    rows = rows[rows["split"] == split]
+    rows = rows[rows["split"] == split].sample(frac=1, random_state=seed)
     if rows.empty:
         raise DatasetError(f"There are no clips in split {split!r}: generate clips with notebook 01.")
-    species = set(rows["pai_species"]) - {"bona_fide"}
-    alive = max(2, round(n / 5))
-    each = max(1, (n - alive) // max(1, len(species)))
-    sizes = {name: alive if name == "bona_fide" else each for name in rows["pai_species"].unique()}
-    parts = [g.sample(min(len(g), sizes[name]), random_state=seed) for name, g in rows.groupby("pai_species")]
-    chosen = np.concatenate([p["clip_id"].to_numpy(str) for p in parts])
-    return rows[rows["clip_id"].isin(chosen)].reset_index(drop=True)
+    alive = rows["pai_species"] == "bona_fide"
+    kept = rows[alive].head(max(1, round(n / 3)))
+    # One of each species, then the second of each, and so on.
+    turn = rows[~alive].groupby("pai_species").cumcount().sort_values(kind="stable")
+    chosen = kept.index.union(turn.index[: max(1, n - len(kept))])
+    return rows.loc[chosen].reset_index(drop=True)
 
 
 def measure(

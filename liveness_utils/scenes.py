@@ -145,7 +145,7 @@ def _clouded(rng: np.random.Generator, h: int, w: int, colour, amount: float = 0
 
 def _tone(rng: np.random.Generator, low: float = 0.1, high: float = 0.75, chroma: float = 0.3) -> np.ndarray:
     value = rng.uniform(low, high)
-    return np.clip(value * np.exp(rng.normal(0, chroma, 3) * (1, 0.5, 1)), 0.02, 0.9)
+    return np.clip(value * np.exp(rng.normal(0, 0.4 * chroma, 3) * (1, 0.5, 1)), 0.02, 0.9)
 
 
 def _plaster(rng, h, w):
@@ -168,7 +168,7 @@ def _brick(rng, h, w):
     row = y // bh
     column = (x + (row % 2) * bw // 2) // bw
     shade = np.exp(0.25 * rng.normal(0, 1, (row.max() + 1, column.max() + 1)))[row, column]
-    base = np.array([0.32, 0.13, 0.08]) * rng.uniform(0.7, 1.4) if rng.random() < 0.7 else np.full(3, 0.55)
+    base = np.array([0.27, 0.16, 0.12]) * rng.uniform(0.7, 1.4) if rng.random() < 0.7 else np.full(3, 0.55)
     mortar = ((y % bh) == 0) | (((x + (row % 2) * bw // 2) % bw) == 0)
     wall = np.where(mortar[..., None], 0.42, base * shade[..., None])
     return np.clip(wall * (1 + 0.08 * _noise(rng, h, w, 1.5)[..., None]), 0.01, 0.9).astype(np.float32)
@@ -185,14 +185,14 @@ def _tiles(rng, h, w):
 def _wood(rng, h, w):
     grain = cv2.GaussianBlur(rng.normal(0, 1, (h, w)).astype(np.float32), (0, 0), 0.8, sigmaY=25)
     planks = np.exp(0.12 * rng.normal(0, 1, w // 14 + 1))[np.arange(w) // 14]
-    base = np.array([0.36, 0.21, 0.11]) * rng.uniform(0.35, 1.5)
+    base = np.array([0.33, 0.23, 0.15]) * rng.uniform(0.35, 1.5)
     return np.clip(base * planks[None, :, None] * (1 + 1.2 * grain[..., None]), 0.01, 0.8).astype(np.float32)
 
 
 def _books(rng, h, w):
     out = np.full((h, w, 3), 0.03, np.float32)
     shelf, top = int(rng.integers(26, 36)), 0
-    wood = np.array([0.25, 0.15, 0.08], np.float32) * rng.uniform(0.4, 2.0)
+    wood = np.array([0.23, 0.16, 0.10], np.float32) * rng.uniform(0.4, 2.0)
     while top + shelf <= h:
         x = 2
         while x < w - 3:
@@ -244,7 +244,7 @@ def _plant(rng, h, w):
     for _ in range(70):
         base = np.array([w / 2, h * 0.8])
         tip = base + (rng.normal(0, w * 0.28), -abs(rng.normal(0, h * 0.45)))
-        colour = np.array([0.06, 0.16, 0.03]) * np.exp(rng.normal(0, 0.35))
+        colour = np.array([0.075, 0.12, 0.055]) * np.exp(rng.normal(0, 0.35))
         centre = tuple(int(c) for c in (0.3 * base + 0.7 * tip))
         axes = (int(max(np.linalg.norm(tip - base) * 0.28, 3)), int(rng.integers(2, 6)))
         angle = float(np.degrees(np.arctan2(*(tip - base)[::-1])))
@@ -255,7 +255,7 @@ def _plant(rng, h, w):
 
 def _sky(rng, h, w):
     up = np.linspace(0, 1, h, dtype=np.float32)[:, None, None]
-    clear = np.array([0.35, 0.55, 0.95]) * (1 - up) + np.array([0.85, 0.9, 0.98]) * up
+    clear = np.array([0.50, 0.65, 0.92]) * (1 - up) + np.array([0.85, 0.9, 0.98]) * up
     cloud = np.clip(0.5 + 0.5 * (_noise(rng, h, w, 40) + 0.5 * _noise(rng, h, w, 14)), 0, 1)[..., None]
     return (clear * (1 - cloud) + 0.95 * cloud).astype(np.float32)
 
@@ -274,7 +274,7 @@ def _trees(rng, h, w):
     out = np.zeros((h, w, 4), np.float32)
     for _ in range(700):
         x, y = rng.uniform(0, w), rng.uniform(h * 0.05, h * 0.75) + abs(rng.normal(0, 8))
-        colour = np.array([0.07, 0.15, 0.03]) * np.exp(rng.normal(0, 0.45))
+        colour = np.array([0.085, 0.125, 0.06]) * np.exp(rng.normal(0, 0.45))
         cv2.circle(out, (int(x), int(y)), int(rng.integers(3, 10)), (*colour.tolist(), 1.0), -1)
     out[int(h * 0.75) :] = (*(np.array([0.2, 0.2, 0.18]) * rng.uniform(0.5, 1.5)), 1.0)
     return out
@@ -301,12 +301,12 @@ def _screen(rng, h, w):
 
 
 def _ground(rng, h, w):
-    base = np.array([0.16, 0.16, 0.17]) if rng.random() < 0.6 else np.array([0.10, 0.17, 0.05])
+    base = np.array([0.16, 0.16, 0.17]) if rng.random() < 0.6 else np.array([0.11, 0.14, 0.08])
     return _clouded(rng, h, w, base * rng.uniform(0.6, 1.5), 0.15)
 
 
 def _hedge(rng, h, w):
-    out = _clouded(rng, h, w, (0.05, 0.11, 0.03), 0.5)
+    out = _clouded(rng, h, w, (0.06, 0.09, 0.045), 0.5)
     leaves = _trees(rng, h, w)
     return np.where(leaves[..., 3:] > 0.5, leaves[..., :3], out).astype(np.float32)
 

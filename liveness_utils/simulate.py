@@ -16,10 +16,9 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from liveness_utils import motion, scenes, sensor
 from liveness_utils import instruments as pai
+from liveness_utils import motion, scenes, sensor
 from liveness_utils.clips import (
-    CLIP_SECONDS,
     EXPRESSION_NAMES,
     Clip,
     Imu,
@@ -55,6 +54,7 @@ POOLS = {
     "dev": {"devices": ("flagship_c", "midrange_c", "budget_b"), "instruments": (10, 11, 12), "scenes": (60, 80)},
     "test": {"devices": ("midrange_d", "web_b", "rear_b"), "instruments": (13, 14, 15), "scenes": (80, 120)},
 }
+BEHIND_SHEET = 0.35  # of the light around reaches the eyes behind the holes of a sheet that is worn
 GROUP = 4  # subjects that appear in each other's clips (numbers mean nothing, so any four will do)
 CONTROL_SHARE = 1 / 6  # further test clips made with devices, instruments and scenes of the training pool
 FOLLOW_SHARE = 0.5  # of faces that turn with the phone, with a gain between 0 and 1
@@ -259,6 +259,7 @@ class Actor:
     gaze: np.ndarray
     material: Material = SKIN
     object_id: int = 1
+    daylight: float = 1.0  # share of the surrounding light that reaches the face
 
     def local(self, i: int) -> np.ndarray:
         return self.face.vertices(self.expression[i], self.gaze[i])
@@ -272,7 +273,7 @@ class Actor:
         face = self.face
         return Mesh(
             vertices, face.triangles, face.uv, self.texture, self.material, self.object_id,
-            weld=face.weld, occlusion=face.occlusion,
+            weld=face.weld, occlusion=face.occlusion * np.float32(self.daylight),
         )  # fmt: skip
 
     def finish(self, image, rendered, t, exposure) -> None:
@@ -323,7 +324,7 @@ def photograph(spec: ClipSpec, rng: np.random.Generator, width: int, height: int
     """
     device = DEVICES[spec.capture_device]
     t = _frame_times(device, rng) if video else np.zeros(1)
-    distance = rng.uniform(0.36, 0.55)
+    distance = rng.uniform(0.30, 0.45)
     camera = motion.camera_trajectory(str(rng.choice(["hold_still", "natural"])), rng, distance)
     victim = _act(spec.seed, spec.subject, t, rng, camera, kind=None if video else "calm")
     if not video:
@@ -416,12 +417,10 @@ def _present_print(spec: ClipSpec, t: np.ndarray, rng, camera) -> Surface:
     picture = photograph(spec, rng, int(round(height * tool.width / tool.height)), height, video=False)
     wearer = None
     if spec.species == "eye_hole_print":
-        wearer = replace(_act(spec.seed, spec.other, t, rng, camera, gain=spec.follow_gain), object_id=1)
+        wearer = replace(_act(spec.seed, spec.other, t, rng, camera, gain=spec.follow_gain), daylight=BEHIND_SHEET)
         tool = _fitted(tool, picture, wearer)
     texture = make_texture(pai.print_texture(picture.frames[0], tool, rng), alpha=_holes(picture, tool, spec))
-    material = Material(
-        specular=0.03 + 0.02 * tool.specular, roughness=tool.roughness, mirror=0.6 * tool.specular**2
-    )
+    material = Material(specular=0.03 + 0.02 * tool.specular, roughness=tool.roughness, mirror=0.6 * tool.specular**2)
     radius = _bend_over_time(tool, t, rng)
     hand = motion.hand_trajectory(rng, follow=camera)
     poses = _worn_poses(wearer) if wearer else hand.pose(t)
@@ -723,13 +722,17 @@ def shoot(shot: Shot, where: Stage, subject, rng: np.random.Generator, *, truth:
         exposure = sensor.exposure_time(profile_, state)
         subject.finish(seen.image, seen, float(t), exposure)
         flow = flows[i]
-        shift = np.clip(
-            sensor.row_times(profile_, shot.intrinsics.height)[:, None] * flow, -MARGIN + 1, MARGIN - 1
-        )
+        shift = np.clip(sensor.row_times(profile_, shot.intrinsics.height)[:, None] * flow, -MARGIN + 1, MARGIN - 1)
         frames.append(
             sensor.capture(
-                seen.image, profile_, state, rng, illuminance=lux, blur_px=tuple(flow * exposure),
-                row_shift=shift, margin=MARGIN,
+                seen.image,
+                profile_,
+                state,
+                rng,
+                illuminance=lux,
+                blur_px=tuple(flow * exposure),
+                row_shift=shift,
+                margin=MARGIN,
             )  # fmt: skip
         )
         ideal, _ = project(points, shot.intrinsics, shot.poses[i])
@@ -809,6 +812,26 @@ def simulate(spec: ClipSpec) -> Clip:
     row = _row(spec, shot, where, truth, offset, imu_kind, lens(device, rng) if filming is not device else None)
     claimed = Intrinsics(*(row[k] for k in ("width", "height", "fx", "fy", "cx", "cy")))
     return Clip(spec.clip_id, film.frames, t, imu, claimed, device.facing, row, truth, spec.clip_id)
+
+
+def bare_frame(spec: ClipSpec) -> np.ndarray:
+    """First frame of a living face as a renderer alone would give it: no lens, no noise, no processing, no codec.
+
+    Args:
+        spec: of a bona fide clip.
+
+    Returns:
+        (256, 256, 3) uint8, the sRGB curve of the linear light at a fixed exposure.
+    """
+    rng = np.random.default_rng([spec.seed, 29, spec.number])
+    where, t = stage(spec.scene, spec.light, rng), np.zeros(1)
+    camera = motion.camera_trajectory(spec.motion_kind, rng, 0.4)
+    actor = _act(spec.seed, spec.subject, t, rng, camera)
+    device = DEVICES[spec.device]
+    seen = render(actor.show(0)[0], where.room, where.lighting, lens(device, rng), camera.pose(t)[0])
+    linear = np.clip(seen.image, 0.0, 1.0)
+    curve = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return np.round(255 * curve).astype(np.uint8)
 
 
 def _subject(spec: ClipSpec, t, rng, camera, lux: float, readout: float):

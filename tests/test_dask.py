@@ -18,7 +18,7 @@ from liveness_utils.config import profile
 distributed = pytest.importorskip("distributed")
 
 FEW = replace(
-    profile("quick"), name="few", data="few", subjects=(4, 2, 2, 0), bona_fide_clips=(4, 3, 3, 0),
+    profile("quick"), name="few", data="few", subjects=(2, 2, 0, 0), bona_fide_clips=(4, 3, 0, 0),
     attack_clips=(0, 0, 0, 0),
 )  # fmt: skip
 

@@ -10,7 +10,8 @@ from sklearn.metrics import roc_auc_score
 from liveness_utils import lessons
 
 
-def test_auc_agrees_with_scikit_learn(rng=np.random.default_rng(0)):
+def test_auc_agrees_with_scikit_learn():
+    rng = np.random.default_rng(0)
     alive, attack = rng.normal(1, 1, 40).round(1), rng.normal(0, 1, 30).round(1)
     expected = roc_auc_score(np.r_[np.ones(40), np.zeros(30)], np.r_[alive, attack])
     assert lessons.auc(alive, attack) == pytest.approx(expected)

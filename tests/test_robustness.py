@@ -90,7 +90,7 @@ def test_error_curve_counts_by_condition():
 
 
 def test_a_sample_holds_every_species(prepared):
-    rows = robustness.sample(prepared.manifest, 4)
+    rows = robustness.sample(prepared.manifest, 3)
     assert set(rows["pai_species"]) == set(prepared.species_names[prepared.rows("test")])
 
 

@@ -1,6 +1,5 @@
 """Simulator: the plan's promises, determinism, resuming, and physics of a tiny data set made once."""
 
-import json
 import shutil
 from dataclasses import replace
 
@@ -31,7 +30,7 @@ def tiny_specs() -> list:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     root = tmp_path_factory.mktemp("tiny")
-    return root, simulate.generate(TINY, root, seed=3, workers=1, progress=False)
+    return root, simulate.generate(TINY, root, seed=3, workers=2, progress=False)
 
 
 @pytest.fixture(scope="session")
@@ -126,9 +125,9 @@ def _bytes(root, clip_id):
     return {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
 
 
-def test_two_workers_make_the_same_bytes_and_the_same_manifest(tiny, tmp_path):
+def test_one_worker_makes_the_bytes_and_the_manifest_of_two(tiny, tmp_path):
     root, table = tiny
-    again = simulate.generate(TINY, tmp_path, seed=3, workers=2, progress=False)
+    again = simulate.generate(TINY, tmp_path, seed=3, workers=1, progress=False)
     pd.testing.assert_frame_equal(table, again)
     pd.testing.assert_frame_equal(read_manifest(root), read_manifest(tmp_path))
     for clip_id in table.clip_id:
@@ -250,13 +249,6 @@ def test_nothing_of_the_victim_is_seen_where_the_manifest_names_somebody_else(cl
     for clip in clips:
         others = {k for k in clip.meta if k.startswith("other")}
         assert not others  # who wears a mask or holds a print would identify a clip's class
-
-
-def test_same_seed_same_truth_in_this_process():
-    spec = next(s for s in tiny_specs() if s.species == "flat_print")
-    a, b = simulate.simulate(spec), simulate.simulate(spec)
-    assert a.frames.tobytes() == b.frames.tobytes() and a.truth.depth.tobytes() == b.truth.depth.tobytes()
-    assert json.dumps(a.meta, default=str) == json.dumps(b.meta, default=str)
 
 
 def test_truth_on_disk_is_the_truth_in_memory(tiny, clips):
