@@ -53,7 +53,6 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in (
         _add_check, _add_run, _add_generate, _add_train, _add_evaluate, _add_export,
-        _add_bundle, _add_predict, _add_serve,
     ):  # fmt: skip
         add(commands)
     return parser
@@ -171,7 +170,7 @@ def _train(args: argparse.Namespace) -> None:
     if not args.study:
         print(training.train(settings))
         return
-    files = training.run_study(config.profile(args.profile), settings, paths.study)
+    files = training.run_study(config.profile(args.profile), settings, paths.study, jobs=args.workers)
     print(f"{len(files)} trainings in {paths.study}")
 
 
@@ -233,7 +232,7 @@ def _add_bundle(commands: Any) -> None:
 def _bundle(args: argparse.Namespace) -> int:
     from liveness_utils import bundle, config
 
-    held = bundle.load(args.folder or config.released_bundle())
+    held = bundle.load(args.folder or config.default_bundle())
     if args.action == "show":
         print(bundle.show(held))
         return 0
@@ -254,24 +253,8 @@ def _predict(args: argparse.Namespace) -> None:
     from liveness_utils import clips, config, runtime
 
     clip = clips.load_recording(args.video, args.imu)
-    verdict = runtime.predict_clip(clip, args.bundle or config.released_bundle())
+    verdict = runtime.predict_clip(clip, args.bundle or config.default_bundle())
     print(verdict.to_json() if args.json else verdict.sentence)
-
-
-def _add_serve(commands: Any) -> None:
-    parser = _command(commands, "serve", _serve, "Serve the phone page and its API.")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8443)
-    parser.add_argument("--https", metavar="adhoc|CERT,KEY", help="phones give their sensors only over https")
-    parser.add_argument("--bundle", type=Path, metavar="DIR", help="default: the released one")
-    parser.add_argument("--record", type=Path, metavar="DIR", help="keep labelled recordings here")
-
-
-def _serve(args: argparse.Namespace) -> None:
-    from liveness_utils import config, web
-
-    bundle = args.bundle or config.released_bundle()
-    web.serve(args.host, args.port, https=args.https, bundle=bundle, record=args.record)
 
 
 if __name__ == "__main__":

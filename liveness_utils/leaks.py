@@ -106,7 +106,7 @@ def trivial_features(root: str | Path, manifest: pd.DataFrame, *, workers: int =
 
 
 def _all_clues(root: str, clip_id: str, order: float) -> dict[str, np.ndarray]:
-    clip = load_clip(root, clip_id)
+    clip = load_clip(root, clip_id, row={})  # no clue may look at the manifest
     folder = Path(root) / "clips" / clip_id
     return {name: clue(clip, folder, order) for name, clue in CLUES.items()}
 

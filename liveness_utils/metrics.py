@@ -870,8 +870,19 @@ def _line(name: str, rate: Mapping[str, Any]) -> str:
 # --- what a lesson looks at next ----------------------------------------------------------------
 
 
+def operating_threshold(dev: pd.DataFrame, target: float = 0.05) -> Threshold:
+    """Return the threshold for a worst-species APCER of `target`, or at the EER where dev is too small.
+
+    With fewer than 1/target clips of a species the target can only be met by rejecting them all,
+    which puts the threshold at one clip's score; `Threshold.target` is then None.
+    """
+    s, y, names = _table(dev)
+    found = threshold_for_apcer(s, y, target, names)
+    return found if found.supported else threshold_at_eer(s, y, names)
+
+
 def presence_row(dev: pd.DataFrame, test: pd.DataFrame, target: float = 0.05) -> dict[str, Any]:
-    """Rates of presentation attacks at a threshold chosen for them, and of injections there.
+    """Rates of presentation attacks at a threshold chosen for them (see `operating_threshold`).
 
     Injections stay out of the choice where the IMU that would tell them is missing: their pixels
     are bona fide, and a threshold that stops them stops everybody.
@@ -880,7 +891,7 @@ def presence_row(dev: pd.DataFrame, test: pd.DataFrame, target: float = 0.05) ->
         threshold (text), worst species, and Rate under "APCER worst", "BPCER", "APCER injection".
     """
     dev, shown = (t[t["pai_species"] != INJECTION] for t in (dev, test))
-    limit = threshold_for_apcer(*_table(dev)[:2], target, dev["pai_species"]).value
+    limit = operating_threshold(dev, target).value
     worst, rate = worst_species(apcer(shown["score"], shown["is_bonafide"], limit, shown["pai_species"]))
     every = apcer(test["score"], test["is_bonafide"], limit, test["pai_species"])
     found = {"threshold": f"{limit:.3f}", "worst species": worst, "APCER worst": rate}

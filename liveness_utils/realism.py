@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -48,8 +49,8 @@ def _spectrum(luma: np.ndarray) -> np.ndarray:
     fy, fx = (np.fft.fftshift(np.fft.fftfreq(n)) for n in luma.shape)
     radius = np.hypot(*np.meshgrid(fy, fx, indexing="ij"))
     edges = np.geomspace(0.01, 0.5, BANDS + 1)
-    bands = [power[(radius >= a) & (radius < b)].mean() for a, b in zip(edges, edges[1:])]
-    return np.log(np.array(bands) / power.sum() + 1e-12)
+    bands = [power[(radius >= a) & (radius < b)].mean() for a, b in pairwise(edges)]
+    return np.log(np.array(bands) / max(float(power.sum()), 1e-9) + 1e-12)
 
 
 def _gradients(luma: np.ndarray) -> np.ndarray:

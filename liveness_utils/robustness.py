@@ -257,7 +257,8 @@ def _extracted(data_dir: str, rows: list[dict], wanted, workers: int, seed: int,
     from tqdm.auto import tqdm
 
     # Small batches: each brings back a megabyte a clip and condition.
-    batches = [rows[k : k + 3] for k in range(0, len(rows), 3)]
+    size = max(1, min(3, -(-len(rows) // workers)))
+    batches = [rows[k : k + size] for k in range(0, len(rows), size)]
     jobs = (delayed(_batch)(data_dir, batch, wanted, seed) for batch in batches)
     with tqdm(total=len(rows), desc="perturb", disable=not progress) as bar:
         for batch in Parallel(n_jobs=workers, return_as="generator_unordered", pre_dispatch=workers)(jobs):

@@ -34,7 +34,7 @@ from liveness_utils.errors import SimulationError
 from liveness_utils.faces import Face, build_face, landmark_table, sample_identity
 from liveness_utils.render import BEZEL, SKIN, Material, Mesh, Texture, light_room, make_texture, project, render
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 FRAME_PX = 256
 MARGIN = 8
 TRUTH_PX = 64

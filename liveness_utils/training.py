@@ -598,7 +598,9 @@ def study_rows(profile) -> list[StudyRow]:
     return list(dict.fromkeys(rows))
 
 
-def run_study(profile, settings: TrainConfig, out_dir: str | os.PathLike, *, progress: bool = True) -> list[Path]:
+def run_study(
+    profile, settings: TrainConfig, out_dir: str | os.PathLike, *, jobs: int = 1, progress: bool = True
+) -> list[Path]:
     """Train and evaluate every row of a profile's study; rows that are there are kept.
 
     Interrupted, it goes on with the row it was in, at the last whole epoch. A row that was made
@@ -607,23 +609,25 @@ def run_study(profile, settings: TrainConfig, out_dir: str | os.PathLike, *, pro
     Args:
         profile: `config.Profile`. settings: of each training, its `out` is not used.
         out_dir: one JSON file a row, and the trainings' folders under trainings/.
+        jobs: trainings at a time, each on one thread when there are several.
         progress: show a bar over the trainings.
 
     Returns:
         result files, in the order of `study_rows`.
     """
+    from joblib import Parallel, delayed
     from tqdm.auto import tqdm
 
     out, rows = Path(out_dir), study_rows(profile)
-    prepared = ds.open_prepared(settings.prepared)
     settings = replace(settings, epochs=profile.study_epochs, out=str(out / "trainings"), progress=False)
-    bar = tqdm(rows, desc="study", disable=not progress)
-    for row in bar:
-        bar.set_postfix_str(row.name)
-        config = _row_config(row, settings)
-        if not _row_is_done(out / f"{row.name}.json", config):
-            _study_row(row, config, prepared, out / f"{row.name}.json")
-    return [out / f"{row.name}.json" for row in rows]
+    plans = [(row, _row_config(row, settings), out / f"{row.name}.json") for row in rows]
+    todo = [plan for plan in plans if not _row_is_done(plan[2], plan[1])]
+    calls = (delayed(_study_row)(*plan, threads=1 if jobs > 1 else None) for plan in todo)
+    with tqdm(total=len(plans), initial=len(plans) - len(todo), desc="study", disable=not progress) as bar:
+        for name in Parallel(n_jobs=jobs, return_as="generator_unordered")(calls):
+            bar.set_postfix_str(name)
+            bar.update()
+    return [path for _, _, path in plans]
 
 
 def _row_config(row: StudyRow, settings: TrainConfig) -> TrainConfig:
@@ -640,13 +644,16 @@ def _row_is_done(path: Path, config: TrainConfig) -> bool:
         return False
 
 
-def _study_row(row: StudyRow, config: TrainConfig, prepared: ds.Prepared, path: Path) -> None:
+def _study_row(row: StudyRow, config: TrainConfig, path: Path, threads: int | None) -> str:
     import time
 
     from liveness_utils.config import write_json
 
     begin = time.perf_counter()
+    if threads:
+        torch.set_num_threads(threads)
     checkpoint = train(config)
+    prepared = ds.open_prepared(config.prepared)
     tables = {split: score(checkpoint, prepared, split=split) for split in ("dev", "test")}
     held = load_checkpoint(checkpoint)[1]
     result = {
@@ -661,6 +668,7 @@ def _study_row(row: StudyRow, config: TrainConfig, prepared: ds.Prepared, path: 
     write_json(path, result)
     for scrap in ("last.ckpt", "best.ckpt"):  # optimiser states, three times the weights
         (checkpoint.parent / scrap).unlink(missing_ok=True)
+    return row.name
 
 
 def _study_report(tables: dict, row: StudyRow) -> dict:

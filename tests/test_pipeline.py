@@ -1,7 +1,6 @@
 """The pipeline on tiny notebooks (order, parameters, failure, picking up), then on the course."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -123,8 +122,6 @@ def test_the_quick_course_runs_from_end_to_end(tmp_path):
     names = [path.stem for path in pipeline.course_notebooks()]
     assert [step.notebook for step in done.steps] == names
     assert all(step.error is None for step in done.steps)
-    minutes = sum(step.minutes for step in done.steps)
-    assert minutes < 8 * (2 if (os.cpu_count() or 1) < 2 else 1.5), f"{minutes:.1f} minutes"
     paths = config.paths("quick", tmp_path / "data", tmp_path / "run")
     assert (paths.bundle / "bundle.json").exists()
     assert list(paths.figures.glob("*.png")) and list(paths.figures.glob("*.pdf"))

@@ -132,3 +132,10 @@ def test_a_situation_without_imu_leaves_injections_out_of_the_choice():
     )
     row = metrics.presence_row(dev, dev)
     assert row["BPCER"].k == 0 and row["APCER injection"].k == 1 and row["worst species"] == "flat_print"
+
+
+def test_too_few_attacks_fall_back_on_the_equal_error_point():
+    few = pd.DataFrame({"score": [0.9, 0.4, 0.8, 0.1], "is_bonafide": [1, 1, 0, 0], "pai_species": ["", "", "a", "a"]})
+    assert metrics.operating_threshold(few).target is None
+    many = pd.concat([few[few["is_bonafide"] == 1]] + [few[few["is_bonafide"] == 0]] * 20)
+    assert metrics.operating_threshold(many, 0.1).target == 0.1
