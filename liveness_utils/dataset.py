@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -21,6 +22,9 @@ from liveness_utils import inputs
 from liveness_utils.errors import ClipError, DatasetError, LandmarkError
 from liveness_utils.inputs import ClipInputs, clip_inputs
 from liveness_utils.instruments import PRINTS, REPLAYS, SPECIES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 VERSION = 1
 DECOYS = 2
@@ -95,7 +99,7 @@ def prepare(
     *,
     workers: int = 2,
     progress: bool = True,
-    manifest=None,
+    manifest: pd.DataFrame | None = None,
 ) -> Path:
     """Track, measure and crop every clip of a folder; resumes where it stopped.
 
@@ -360,7 +364,7 @@ class Prepared:
         return pd.read_parquet(self.folder / "cues.parquet")
 
 
-def species_names(manifest) -> np.ndarray:
+def species_names(manifest: pd.DataFrame) -> np.ndarray:
     """Names of what is presented, (n,) str: a manifest leaves the species of bona fide clips empty."""
     names = manifest["pai_species"].astype("string").fillna("").replace("", "unknown")
     alive = manifest["is_bonafide"].astype("Float64").eq(1).fillna(False)

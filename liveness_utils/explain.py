@@ -5,12 +5,16 @@ A trained network and prepared clips come in; tables and maps go out to notebook
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor, nn
 
 from liveness_utils import inputs
+from liveness_utils.dataset import Prepared
 from liveness_utils.model import count_parameters
 
 # Attribute paths of LivenessNet's blocks, in the order in which data passes them.
@@ -22,7 +26,7 @@ BLOCKS = (
 )  # fmt: skip
 
 
-def clip_tensors(net: nn.Module, prepared, rows: np.ndarray) -> tuple[Tensor, ...]:
+def clip_tensors(net: nn.Module, prepared: Prepared, rows: np.ndarray) -> tuple[Tensor, ...]:
     """Frames (n, 25, 112, 112, 3) in 0..1, features, IMU windows and presence of some clips."""
     rows = np.atleast_1d(rows)
     features = inputs.fill_missing(prepared.features[rows], net.features.mean.numpy())
@@ -65,14 +69,14 @@ def _note(shapes: dict, name: str):
     return hook
 
 
-def attention_maps(net: nn.Module, prepared, row: int, frames: np.ndarray) -> np.ndarray:
+def attention_maps(net: nn.Module, prepared: Prepared, row: int, frames: np.ndarray) -> np.ndarray:
     """CBAM's spatial weights over some frames of a clip, (f, 14, 14) in 0..1."""
     with torch.inference_mode():
         crops = torch.from_numpy(np.array(prepared.crops[row][frames])).float() / 255.0
         return net.attention(crops).numpy()
 
 
-def saliency(net: nn.Module, prepared, row: int, smooth: float = 2.0) -> np.ndarray:
+def saliency(net: nn.Module, prepared: Prepared, row: int, smooth: float = 2.0) -> np.ndarray:
     """How strongly the logit hangs on each pixel: the gradient's length over the colours.
 
     Args:
@@ -94,7 +98,7 @@ def saliency(net: nn.Module, prepared, row: int, smooth: float = 2.0) -> np.ndar
     return maps / max(float(maps.max()), 1e-12)
 
 
-def examples(prepared, split: str) -> dict[str, int]:
+def examples(prepared: Prepared, split: str) -> dict[str, int]:
     """The first clip of each species in a split that the quality gates let pass: name to row."""
     from liveness_utils.instruments import SPECIES
 
@@ -122,7 +126,7 @@ def relief(true: np.ndarray, predicted: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({k: np.sqrt(v / np.maximum(known.sum(axis=1), 1)) for k, v in squares.items()})
 
 
-def share_inside(net: nn.Module, prepared, rows: dict[str, int], frame: int = 12) -> pd.DataFrame:
+def share_inside(net: nn.Module, prepared: Prepared, rows: dict[str, int], frame: int = 12) -> pd.DataFrame:
     """How much of the saliency falls on the face, where the renderer's truth says where that is.
 
     Returns:
@@ -136,7 +140,7 @@ def share_inside(net: nn.Module, prepared, rows: dict[str, int], frame: int = 12
     return pd.DataFrame(found).T
 
 
-def overlay(ax, crop: np.ndarray, heat: np.ndarray, cmap: str = "viridis"):
+def overlay(ax: Axes, crop: np.ndarray, heat: np.ndarray, cmap: str = "viridis") -> Axes:
     """Lay a heat map over the grey crop on `ax`, scaled to its own range."""
     ax.imshow(crop.mean(axis=2), cmap="gray", vmin=0, vmax=255)
     side = crop.shape[0]
@@ -144,7 +148,7 @@ def overlay(ax, crop: np.ndarray, heat: np.ndarray, cmap: str = "viridis"):
     return ax
 
 
-def bare(axes, names) -> None:
+def bare(axes: np.ndarray, names: Sequence[str]) -> None:
     """Take ticks and frames off a grid of pictures and write a name before each of its rows."""
     for row, name in zip(axes, names, strict=True):
         for ax in row:

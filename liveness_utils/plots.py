@@ -88,13 +88,14 @@ def figure(
     return plt.subplots(rows, columns, figsize=(width, height), **kwargs)
 
 
-def save_figure(fig: Figure, name: str, directory: str | PathLike) -> Path:
-    """Write ``name.pdf`` and ``name.png`` (300 dpi), exactly as wide as the figure is.
+def save_figure(fig: Figure, name: str, directory: str | PathLike, *, dpi: int = 300) -> Path:
+    """Write ``name.pdf`` and ``name.png``, exactly as wide as the figure is.
 
     Args:
         fig: the figure.
         name: file name without an ending.
         directory: folder, made if it is not there (`config.Paths.figures`).
+        dpi: pixels an inch of what is not drawn in lines; less than 300 only for sheets of photographs.
 
     Returns:
         The PNG.
@@ -102,8 +103,8 @@ def save_figure(fig: Figure, name: str, directory: str | PathLike) -> Path:
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     # The date in a PDF would make every run's file another one.
-    fig.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
-    fig.savefig(folder / f"{name}.png", dpi=300)
+    fig.savefig(folder / f"{name}.pdf", dpi=dpi, metadata={"CreationDate": None})
+    fig.savefig(folder / f"{name}.png", dpi=dpi)
     return folder / f"{name}.png"
 
 

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,32 +20,40 @@ from liveness_utils import inputs
 from liveness_utils.dataset import species_names
 from liveness_utils.errors import ClipError, DatasetError, LandmarkError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from liveness_utils.clips import Clip, Imu
+    from liveness_utils.dataset import Prepared
+    from liveness_utils.landmarks import Landmarker
+    from liveness_utils.model import LivenessNet
+
 CLEAN = ("clean", 0.0)
 _ACCEL_PER_GYRO = 10.0  # m/s² of noise for each rad/s: the ratio of two cheap parts' densities
 
 
 # ------------------------------------------------------------------------------- perturbations
-def blurred(clip, sigma: float, rng: np.random.Generator):
+def blurred(clip: Clip, sigma: float, rng: np.random.Generator) -> Clip:
     """Gaussian blur of `sigma` pixels of the stored frame."""
     import cv2
 
     return replace(clip, frames=np.stack([cv2.GaussianBlur(f, (0, 0), sigma) for f in clip.frames]))
 
 
-def noisy(clip, sigma: float, rng: np.random.Generator):
+def noisy(clip: Clip, sigma: float, rng: np.random.Generator) -> Clip:
     """White noise of `sigma` grey levels, anew in every frame."""
     noise = rng.standard_normal(clip.frames.shape, np.float32)
     return replace(clip, frames=np.clip(clip.frames + sigma * noise + 0.5, 0, 255).astype(np.uint8))
 
 
-def exposed(clip, stops: float, rng: np.random.Generator):
+def exposed(clip: Clip, stops: float, rng: np.random.Generator) -> Clip:
     """Exposure changed by `stops`, in linear light behind a gamma of 2.2, clipped at white."""
     level = np.arange(256) / 255.0
     table = 255 * np.clip(2.0**stops * level**2.2, 0, 1) ** (1 / 2.2) + 0.5
     return replace(clip, frames=table.astype(np.uint8)[clip.frames])
 
 
-def recompressed(clip, crf: float, rng: np.random.Generator):
+def recompressed(clip: Clip, crf: float, rng: np.random.Generator) -> Clip:
     """H.264 once more, at constant rate factor `crf`."""
     import tempfile
 
@@ -56,26 +65,26 @@ def recompressed(clip, crf: float, rng: np.random.Generator):
     return replace(clip, frames=frames)
 
 
-def dropped(clip, share: float, rng: np.random.Generator) -> np.ndarray:
+def dropped(clip: Clip, share: float, rng: np.random.Generator) -> np.ndarray:
     """Indices of the frames that are left when `share` of them, never the first and last, is lost."""
     inner = np.arange(1, len(clip.t) - 1)
     lost = rng.choice(inner, int(round(share * len(inner))), replace=False)
     return np.setdiff1d(np.arange(len(clip.t)), lost)
 
 
-def delayed_imu(imu, seconds: float, rng: np.random.Generator):
+def delayed_imu(imu: Imu, seconds: float, rng: np.random.Generator) -> Imu:
     """The IMU's clock runs `seconds` behind: every sample is dated later."""
     return replace(imu, t=imu.t + seconds)
 
 
-def noisy_imu(imu, sigma: float, rng: np.random.Generator):
+def noisy_imu(imu: Imu, sigma: float, rng: np.random.Generator) -> Imu:
     """White noise of `sigma` rad/s on the gyroscope and ten times as many m/s² on the accelerometer."""
     parts = {"gyro": (imu.gyro, sigma), "accel": (imu.accel, _ACCEL_PER_GYRO * sigma)}
     noise = {k: v + s * rng.standard_normal(v.shape).astype(np.float32) for k, (v, s) in parts.items() if v is not None}
     return replace(imu, **noise)
 
 
-def absent_imu(imu, level: float, rng: np.random.Generator):
+def absent_imu(imu: Imu, level: float, rng: np.random.Generator) -> None:
     """No IMU at all."""
     return None
 
@@ -113,7 +122,9 @@ def conditions(every_level: bool = True) -> tuple[tuple[str, float], ...]:
 
 
 # ------------------------------------------------------------------------------------ measuring
-def perturbed_inputs(clip, wanted: Sequence[tuple[str, float]], landmarker=None, seed: int = 0) -> dict:
+def perturbed_inputs(
+    clip: Clip, wanted: Sequence[tuple[str, float]], landmarker: Landmarker | None = None, seed: int = 0
+) -> dict:
     """What the network sees of one clip under each condition.
 
     Landmarks are found anew where pixels change; a changed IMU keeps the track it had.
@@ -177,7 +188,7 @@ def _batch(data_dir: str, rows: Sequence[dict], wanted, seed: int) -> list[tuple
         return [(name, perturbed_inputs(clip, wanted, landmarker, seed)) for name, clip in loaded]
 
 
-def scores(net, found: Sequence[tuple[inputs.ClipInputs, str]], batch_size: int = 8) -> np.ndarray:
+def scores(net: LivenessNet, found: Sequence[tuple[inputs.ClipInputs, str]], batch_size: int = 8) -> np.ndarray:
     """P(bona fide) of some inputs, (n,); NaN where a reason forbids a decision."""
     import torch
 
@@ -195,7 +206,7 @@ def scores(net, found: Sequence[tuple[inputs.ClipInputs, str]], batch_size: int 
     return np.where(refused, np.nan, np.concatenate(out))
 
 
-def sample(manifest, n: int, seed: int = 0, split: str = "test"):
+def sample(manifest: pd.DataFrame, n: int, seed: int = 0, split: str = "test") -> pd.DataFrame:
     """Choose up to `n` clips of a split, a third of them bona fide, the rest even over the species.
 
     Raises:
@@ -216,7 +227,7 @@ def sample(manifest, n: int, seed: int = 0, split: str = "test"):
 def measure(
     checkpoint: str | os.PathLike,
     data_dir: str | os.PathLike,
-    rows,
+    rows: pd.DataFrame,
     out_dir: str | os.PathLike,
     *,
     wanted: Sequence[tuple[str, float]] = conditions(),
@@ -277,7 +288,7 @@ def _collected(folder: Path, rows):
     return table.merge(rows, on="clip_id", how="left")
 
 
-def after_frames(net, prepared, rows: np.ndarray, seen: Sequence[int] = (5, 10, 15, 20, 25)):
+def after_frames(net: LivenessNet, prepared: Prepared, rows: np.ndarray, seen: Sequence[int] = (5, 10, 15, 20, 25)):
     """Scores after the first few frames of clips, as a shorter recording would give them.
 
     The gates are left aside, which would refuse clips under two seconds.
@@ -307,7 +318,7 @@ def after_frames(net, prepared, rows: np.ndarray, seen: Sequence[int] = (5, 10, 
     return pd.concat(parts, ignore_index=True)
 
 
-def error_curve(table, threshold: float):
+def error_curve(table: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """Rates of each condition at one threshold.
 
     Args:

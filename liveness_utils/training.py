@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 
 from liveness_utils import dataset as ds
 from liveness_utils import inputs
+from liveness_utils.config import Profile
 from liveness_utils.errors import DatasetError, ModelError
 from liveness_utils.metrics import eer
 from liveness_utils.model import ModelConfig, build, load_checkpoint, save_checkpoint
@@ -85,7 +86,7 @@ ABLATION = {
 }
 
 
-def from_profile(profile, prepared: str | os.PathLike, out: str | os.PathLike, **changes) -> TrainConfig:
+def from_profile(profile: Profile, prepared: str | os.PathLike, out: str | os.PathLike, **changes) -> TrainConfig:
     """A configuration with the sizes of a `config.Profile`; `changes` win."""
     sizes = {
         "epochs": profile.epochs,
@@ -581,7 +582,7 @@ class StudyRow:
         return f"{self.variant}{'-without-' + self.left_out if self.left_out else ''}-seed{self.seed}"
 
 
-def study_rows(profile) -> list[StudyRow]:
+def study_rows(profile: Profile) -> list[StudyRow]:
     """Trainings of a profile's study, the most telling first.
 
     Rows in REPEATED run with every seed, and also without injections (whose pixels are bona fide,
@@ -599,7 +600,7 @@ def study_rows(profile) -> list[StudyRow]:
 
 
 def run_study(
-    profile, settings: TrainConfig, out_dir: str | os.PathLike, *, jobs: int = 1, progress: bool = True
+    profile: Profile, settings: TrainConfig, out_dir: str | os.PathLike, *, jobs: int = 1, progress: bool = True
 ) -> list[Path]:
     """Train and evaluate every row of a profile's study; rows that are there are kept.
 

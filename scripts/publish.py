@@ -4,7 +4,7 @@
     python scripts/publish.py runs/full [--minutes runs/quick]
 
 Executed copies come in; the committed notebooks, `figures/`, `data/bundle/` and the table in
-README.md go out. The parameters that papermill injected are taken out again.
+README.md go out. Figures and the bundle are published from the full profile only. The parameters that papermill injected are taken out again.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
+WIDGET = "application/vnd.jupyter.widget-view+json"  # opens dead on the web
 START, END = "<!-- minutes:start -->", "<!-- minutes:end -->"
 
 
@@ -29,7 +30,7 @@ def clean(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
         for timing in ("papermill", "execution"):
             cell.metadata.pop(timing, None)
         cell.execution_count = number + 1
-        cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+        cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and WIDGET not in o.get("data", {})]
         for output in cell.outputs:
             if "execution_count" in output:
                 output["execution_count"] = number + 1
@@ -82,14 +83,15 @@ def fill_table(text: str, quick: dict[str, float], full: dict[str, float]) -> st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="run of the full profile")
+    parser.add_argument("run", type=Path, help="run whose executed notebooks are published")
     parser.add_argument("--minutes", type=Path, help="run of the quick profile, for README's table")
     parser.add_argument("--table-only", action="store_true", help="only README's table")
     args = parser.parse_args()
     if not args.table_only:
         publish_notebooks(args.run)
-        publish_figures(args.run)
-        publish_bundle(args.run)
+        if json.loads((args.run / "metrics.json").read_text(encoding="utf-8"))["profile"] == "full":
+            publish_figures(args.run)
+            publish_bundle(args.run)
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     readme.write_text(fill_table(text, minutes(args.minutes), minutes(args.run)), encoding="utf-8")

@@ -17,7 +17,7 @@ def pictures(n=24, seed=0):
     made = []
     for _ in range(n):
         soft = cv2.GaussianBlur(rng.normal(0, 1, (SIDE, SIDE, 3)), (0, 0), rng.uniform(3, 9))
-        made.append(128 + 45 * soft / soft.std() + rng.normal(0, 3, soft.shape))
+        made.append(128 + 45 * soft / soft.std() + rng.normal(0, rng.uniform(1, 8), soft.shape))
     return [np.clip(p, 0, 255).astype(np.uint8) for p in made]
 
 
