@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in (
         _add_check, _add_run, _add_generate, _add_train, _add_evaluate, _add_export,
+        _add_bundle, _add_predict,
     ):  # fmt: skip
         add(commands)
     return parser

@@ -82,10 +82,10 @@ ABLATION = ("video", "video_depth", "video_landmarks", "video_imu", "all", "seed
 
 _QUICK = Profile(
     name="quick", data="quick",
-    subjects=(12, 4, 8, 8), bona_fide_clips=(20, 4, 10, 12), attack_clips=(5, 1, 2, 2),
-    epochs=12, patience=12, batch_size=8, train_frames=8, learning_rate=1e-3,
+    subjects=(12, 4, 8, 8), bona_fide_clips=(16, 4, 8, 10), attack_clips=(4, 1, 2, 2),
+    epochs=10, patience=10, batch_size=8, train_frames=8, learning_rate=1e-3,
     variants=("video", "all"), seeds=(0,), left_out=(), study_epochs=1,
-    bootstrap=200, robustness_clips=4, calibration_clips=16, demo_clips=8,
+    bootstrap=200, robustness_clips=4, calibration_clips=8, demo_clips=8,
 )  # fmt: skip
 
 _FULL = Profile(

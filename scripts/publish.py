@@ -87,14 +87,15 @@ def main() -> None:
     parser.add_argument("--minutes", type=Path, help="run of the quick profile, for README's table")
     parser.add_argument("--table-only", action="store_true", help="only README's table")
     args = parser.parse_args()
+    full = json.loads((args.run / "metrics.json").read_text(encoding="utf-8"))["profile"] == "full"
     if not args.table_only:
         publish_notebooks(args.run)
-        if json.loads((args.run / "metrics.json").read_text(encoding="utf-8"))["profile"] == "full":
+        if full:
             publish_figures(args.run)
             publish_bundle(args.run)
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
-    readme.write_text(fill_table(text, minutes(args.minutes), minutes(args.run)), encoding="utf-8")
+    readme.write_text(fill_table(text, minutes(args.minutes), minutes(args.run if full else None)), encoding="utf-8")
 
 
 if __name__ == "__main__":
