@@ -5,6 +5,7 @@ dataset → model → training → metrics, plots → export → runtime → wid
 """
 
 import os as _os
+import signal as _signal
 
 # TensorFlow and MediaPipe write to stderr from C++ while they load; set before they do.
 _os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -14,6 +15,13 @@ _os.environ.setdefault("GLOG_minloglevel", "2")
 # Threads that wait for each other must sleep, not spin: spinning, two threads on two cores that
 # anything else uses too train three times slower than one.
 _os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# MediaPipe and TensorFlow each carry a CPU profiler's timer. With both in a process, a SIGPROF can
+# arrive while no handler stands, and its default is to end the process ("Profiling timer
+# expired", seen in training after landmarks). Blocked here, before any thread starts that would
+# inherit the mask, it can no longer do so; a profiler that wants it unblocks it.
+if hasattr(_signal, "pthread_sigmask"):
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGPROF})
 
 # TensorFlow (which MediaPipe imports where it is installed) before triton ends in a
 # segmentation fault as soon as torch loads its compiler, so triton goes first.
