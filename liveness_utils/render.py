@@ -1306,7 +1306,10 @@ def _shade_mesh(
                 image[y, x, 0] += weight * cr
                 image[y, x, 1] += weight * cg
                 image[y, x, 2] += weight * cb
-                if 2 * count >= total and (once or object_ids[y, x] != object_id or q * depth[y, x] > _1):
+                # the majority of the samples names the pixel; on a tie the nearer surface does
+                if 2 * count >= total and (
+                    q * depth[y, x] > _1 or (2 * count > total and object_ids[y, x] != object_id)
+                ):
                     depth[y, x] = _1 / q
                     object_ids[y, x] = object_id
                     if uv_out.shape[0] > 0:
