@@ -246,16 +246,17 @@ def to_json(content: Any) -> str:
     >>> to_json([float("nan")])
     '[\\n null\\n]'
     """
-    return json.dumps(_plain(content), indent=1, allow_nan=False, ensure_ascii=False)
+    return json.dumps(plain(content), indent=1, allow_nan=False, ensure_ascii=False)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return `value` as JSON knows it: numpy unpacked, NaN and infinities null, the rest as text."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if isinstance(value, (str, int, bool, type(None))) else str(value)

@@ -26,6 +26,7 @@ from liveness_utils.bundle import (
     open_step_model,
 )
 from liveness_utils.clips import Clip, Imu, Intrinsics, imu_windows, network_frame_indices
+from liveness_utils.config import plain
 from liveness_utils.cues import FEATURE_SCALE, FRAME_FEATURES, FeatureExtractor
 from liveness_utils.errors import BundleError, LivenessError, SessionError
 from liveness_utils.landmarks import FaceTracker, Landmarker, face_crop
@@ -82,7 +83,7 @@ class Verdict:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that JSON can hold; numbers that are not finite become None."""
-        return _plain(asdict(self) | {"sentence": self.sentence})
+        return plain(asdict(self) | {"sentence": self.sentence})
 
     def to_json(self) -> str:
         """The verdict as one JSON object."""
@@ -96,18 +97,6 @@ def _told_apart(score: float, threshold: float) -> tuple[str, str]:
         if a != b or score == threshold:
             return a, b
     return a, b
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def no_decision(*reasons: str, **known: Any) -> Verdict:
