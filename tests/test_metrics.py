@@ -232,7 +232,7 @@ def test_report_holds_the_named_fields_and_is_json():
     assert result["without_injection"]["acer"]["value"] == pytest.approx(
         metrics.acer(without["score"], without["is_bonafide"], result["threshold"], without["pai_species"])
     )
-    json.dumps(config._plain(result), allow_nan=False)
+    json.dumps(config.plain(result), allow_nan=False)
     assert "ACER without injection" in metrics.summary(result)
 
 
