@@ -187,7 +187,7 @@ def _devices() -> dict[str, DeviceProfile]:
             "flagship_a",
             SensorProfile(
                 focal_px_256=262.0, sensitivity=3900.0, full_well_e=30000.0, read_noise_e=3.0,
-                psf_px=0.45, denoise=0.55, sharpen=0.21, saturation=0.95, readout_s=0.012, k1=0.004,
+                psf_px=0.45, denoise=0.61, sharpen=0.12, saturation=1.09, readout_s=0.012, k1=0.004,
             ),
             _imu("icm42688", (0.010, -0.045, 0.0)), fps=30.0, crf=21, imu_offset=0.006,
         ),
@@ -195,7 +195,7 @@ def _devices() -> dict[str, DeviceProfile]:
             "flagship_b",
             SensorProfile(
                 focal_px_256=275.0, sensitivity=3600.0, full_well_e=28000.0, read_noise_e=3.5,
-                psf_px=0.45, denoise=0.70, sharpen=0.42, saturation=1.08, contrast=0.55, readout_s=0.014,
+                psf_px=0.45, denoise=0.77, sharpen=0.23, saturation=1.12, contrast=0.55, readout_s=0.014,
             ),
             _imu("lsm6dso", (-0.015, -0.030, 0.0)), fps=30.0, crf=22, imu_offset=-0.012,
         ),
@@ -203,39 +203,39 @@ def _devices() -> dict[str, DeviceProfile]:
             "flagship_c",
             SensorProfile(
                 focal_px_256=250.0, sensitivity=3300.0, read_noise_e=3.5, psf_px=0.5, k1=0.008,
-                denoise=0.47, sharpen=0.12, saturation=0.87, contrast=0.35, readout_s=0.010, wb_error=0.02,
+                denoise=0.52, sharpen=0.07, saturation=1.00, contrast=0.35, readout_s=0.010, wb_error=0.02,
             ),
             _imu("lsm6dso", (0.020, -0.060, 0.0)), fps=24.0, crf=22, imu_offset=0.018,
         ),
         DeviceProfile(
             "midrange_a",
             SensorProfile(
-                focal_px_256=290.0, sensitivity=2550.0, read_noise_e=5.5, psf_px=0.6, denoise=0.77,
-                sharpen=0.48, saturation=1.04, readout_s=0.020, k1=0.012, vignetting=0.3,
+                focal_px_256=290.0, sensitivity=2550.0, read_noise_e=5.5, psf_px=0.6, denoise=0.85,
+                sharpen=0.26, saturation=1.12, readout_s=0.020, k1=0.012, vignetting=0.3,
             ),
             _imu("bmi160", (0.012, -0.055, 0.0)), fps=30.0, frame_jitter=1.5e-3, crf=24, imu_offset=0.024,
         ),
         DeviceProfile(
             "midrange_b",
             SensorProfile(
-                focal_px_256=280.0, sensitivity=2400.0, read_noise_e=6.0, psf_px=0.6, denoise=0.62,
-                sharpen=0.30, saturation=1.00, readout_s=0.022, wb_strength=0.65, flicker=60.0,
+                focal_px_256=280.0, sensitivity=2400.0, read_noise_e=6.0, psf_px=0.6, denoise=0.68,
+                sharpen=0.17, saturation=1.12, readout_s=0.022, wb_strength=0.65, flicker=60.0,
             ),
             _imu("lsm6dsl", (-0.018, -0.050, 0.0)), fps=30.0, crf=25, imu_offset=-0.020,
         ),
         DeviceProfile(
             "midrange_c",
             SensorProfile(
-                focal_px_256=268.0, sensitivity=2250.0, read_noise_e=5.0, psf_px=0.55, denoise=0.85,
-                sharpen=0.24, saturation=0.91, contrast=0.5, readout_s=0.018, ae_target=0.52,
+                focal_px_256=268.0, sensitivity=2250.0, read_noise_e=5.0, psf_px=0.55, denoise=0.92,
+                sharpen=0.13, saturation=1.05, contrast=0.5, readout_s=0.018, ae_target=0.52,
             ),
             _imu("bmi270", (0.005, -0.035, 0.0)), fps=25.0, frame_jitter=2e-3, crf=24, imu_offset=0.010,
         ),
         DeviceProfile(
             "midrange_d",
             SensorProfile(
-                focal_px_256=300.0, sensitivity=2850.0, read_noise_e=4.5, psf_px=0.5, denoise=0.59,
-                sharpen=0.54, saturation=1.14, contrast=0.6, readout_s=0.016, vignetting=0.2,
+                focal_px_256=300.0, sensitivity=2850.0, read_noise_e=4.5, psf_px=0.5, denoise=0.65,
+                sharpen=0.30, saturation=1.12, contrast=0.6, readout_s=0.016, vignetting=0.2,
             ),
             _imu("icm42605", (0.015, -0.040, 0.0)), fps=30.0, crf=23, imu_offset=0.035,
             imu_offset_jitter=5e-3,
@@ -244,7 +244,7 @@ def _devices() -> dict[str, DeviceProfile]:
             "budget_a",
             SensorProfile(
                 focal_px_256=310.0, sensitivity=1500.0, full_well_e=14000.0, read_noise_e=9.0, row_noise_e=2.5,
-                psf_px=0.85, denoise=0.85, sharpen=0.54, saturation=0.83, readout_s=0.030, k1=0.02,
+                psf_px=0.85, denoise=0.92, sharpen=0.30, saturation=0.95, readout_s=0.030, k1=0.02,
                 vignetting=0.4, wb_error=0.05, exposure_max_s=1 / 20,
             ),
             _imu("mpu6500", (-0.010, -0.060, 0.0)), fps=20.0, frame_jitter=4e-3, crf=27, imu_offset=0.045,
@@ -254,7 +254,7 @@ def _devices() -> dict[str, DeviceProfile]:
             "budget_b",
             SensorProfile(
                 focal_px_256=285.0, sensitivity=1650.0, full_well_e=15000.0, read_noise_e=8.0, row_noise_e=2.0,
-                psf_px=0.8, denoise=0.70, sharpen=0.18, saturation=0.79, contrast=0.3, readout_s=0.028,
+                psf_px=0.8, denoise=0.77, sharpen=0.10, saturation=0.91, contrast=0.3, readout_s=0.028,
                 k1=0.018, vignetting=0.35, wb_error=0.05, ae_target=0.40, exposure_max_s=1 / 15,
             ),
             _imu("bmi160", (0.008, -0.065, 0.0)), fps=15.0, frame_jitter=3e-3, crf=26, imu_offset=-0.035,
@@ -263,8 +263,8 @@ def _devices() -> dict[str, DeviceProfile]:
         DeviceProfile(
             "web_a",
             SensorProfile(
-                focal_px_256=272.0, sensitivity=2700.0, read_noise_e=5.0, psf_px=0.6, denoise=0.66,
-                sharpen=0.30, readout_s=0.018,
+                focal_px_256=272.0, sensitivity=2700.0, read_noise_e=5.0, psf_px=0.6, denoise=0.73,
+                sharpen=0.17, readout_s=0.018,
             ),
             _imu("lsm6dso", (0.010, -0.045, 0.0), browser=True), fps=30.0, frame_jitter=4e-3, crf=27,
             imu_offset=0.028, imu_offset_jitter=8e-3,
@@ -272,8 +272,8 @@ def _devices() -> dict[str, DeviceProfile]:
         DeviceProfile(
             "web_b",
             SensorProfile(
-                focal_px_256=288.0, sensitivity=2250.0, read_noise_e=6.0, psf_px=0.65, denoise=0.77,
-                sharpen=0.42, saturation=1.04, readout_s=0.022, wb_strength=0.6,
+                focal_px_256=288.0, sensitivity=2250.0, read_noise_e=6.0, psf_px=0.65, denoise=0.85,
+                sharpen=0.23, saturation=1.12, readout_s=0.022, wb_strength=0.6,
             ),
             _imu("bmi160", (-0.012, -0.055, 0.0), browser=True), fps=24.0, frame_jitter=5e-3, crf=28,
             imu_offset=-0.010, imu_offset_jitter=8e-3,
@@ -282,7 +282,7 @@ def _devices() -> dict[str, DeviceProfile]:
             "rear_a",
             SensorProfile(
                 focal_px_256=242.0, sensitivity=4800.0, full_well_e=36000.0, read_noise_e=2.5,
-                psf_px=0.4, denoise=0.47, sharpen=0.24, saturation=0.98, readout_s=0.010, k1=0.003,
+                psf_px=0.4, denoise=0.52, sharpen=0.13, saturation=1.12, readout_s=0.010, k1=0.003,
                 vignetting=0.15,
             ),
             _imu("icm42688", (0.025, -0.050, 0.0)), facing="rear", fps=30.0, crf=21, imu_offset=0.008,
@@ -290,8 +290,8 @@ def _devices() -> dict[str, DeviceProfile]:
         DeviceProfile(
             "rear_b",
             SensorProfile(
-                focal_px_256=255.0, sensitivity=3000.0, read_noise_e=4.0, psf_px=0.5, denoise=0.62,
-                sharpen=0.36, saturation=1.04, readout_s=0.016, vignetting=0.25,
+                focal_px_256=255.0, sensitivity=3000.0, read_noise_e=4.0, psf_px=0.5, denoise=0.68,
+                sharpen=0.20, saturation=1.12, readout_s=0.016, vignetting=0.25,
             ),
             _imu("bmi270", (-0.020, -0.045, 0.0)), facing="rear", fps=30.0, crf=23, imu_offset=-0.025,
         ),

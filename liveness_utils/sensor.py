@@ -15,7 +15,7 @@ import numpy as np
 
 _JIT = {"cache": True, "fastmath": True, "nogil": True, "error_model": "numpy"}
 _TILE = 512  # side of the noise tile
-_PREFERENCE = np.array([1.05, 1.0, 1.07])
+_PREFERENCE = np.array([1.05, 1.0, 1.11])
 _CURVE = 4096  # entries of the tone curve
 
 
@@ -42,6 +42,7 @@ class SensorProfile:
         wb_error: relative error of the red and blue gain that a unit keeps.
         wb_strength: 0..1 share of the illuminant's colour that white balance removes.
         ae_target: display level 0..1 that auto exposure aims at.
+        meter_error: relative spread of the level a scene is metered to; faces are darker and lighter than the target.
         ae_time_s: time constant of auto exposure and white balance.
         readout_s: time from the first row's exposure to the last row's (rolling shutter).
         flicker: exposures are multiples of half a mains period when light allows (0 off, else mains Hz).
@@ -59,12 +60,13 @@ class SensorProfile:
     vignetting: float = 0.25
     psf_px: float = 0.55
     denoise: float = 0.65
-    sharpen: float = 0.3
+    sharpen: float = 0.17
     saturation: float = 0.95
     contrast: float = 0.45
     wb_error: float = 0.03
     wb_strength: float = 0.8
     ae_target: float = 0.46
+    meter_error: float = 0.40
     ae_time_s: float = 0.35
     readout_s: float = 0.018
     flicker: float = 50.0
@@ -72,11 +74,17 @@ class SensorProfile:
 
 @dataclass(frozen=True)
 class Exposure:
-    """State of auto exposure and white balance: exposure_s, gain (analogue), balance (3,) channel gains."""
+    """State of auto exposure and white balance.
+
+    Args:
+        exposure_s: seconds a row is exposed. gain: analogue. balance: (3,) channel gains.
+        meter: factor by which this camera exposes this scene brighter than the target, for as long as it runs.
+    """
 
     exposure_s: float
     gain: float
     balance: tuple[float, float, float]
+    meter: float = 1.0
 
 
 class SizedPinhole(Protocol):
@@ -102,10 +110,10 @@ def start_exposure(
         Exposure.
     """
     error = np.exp(rng.normal(0.0, profile.wb_error, 3) * (1.0, 0.35, 1.0))
-    meter = float(np.exp(rng.normal(0.0, 0.08)))
+    meter = float(np.exp(rng.normal(0.0, profile.meter_error)))
     wanted = _metered(linear, profile, illuminance) * meter
     balance = _balance(linear, profile) * error
-    return Exposure(*_split(wanted, profile), tuple(float(b) for b in balance / balance[1]))
+    return Exposure(*_split(wanted, profile), tuple(float(b) for b in balance / balance[1]), meter)
 
 
 def adapt_exposure(
@@ -121,7 +129,7 @@ def adapt_exposure(
         Exposure with the same white balance.
     """
     current = state.exposure_s * state.gain
-    wanted = _metered(linear, profile, illuminance)
+    wanted = _metered(linear, profile, illuminance) * state.meter
     share = 1.0 - np.exp(-dt / profile.ae_time_s)
     if abs(np.log(wanted / current)) < 0.12:  # phones hold still inside a dead band
         return state
@@ -349,8 +357,8 @@ def _noise_tile(denoise: float) -> np.ndarray:
     luma = noise @ np.array([0.3, 0.59, 0.11], np.float32)
     chroma = noise - luma[..., None]
     luma_soft = cv2.GaussianBlur(luma, (0, 0), 0.9)
-    luma = luma + denoise * (0.8 * luma_soft - luma) * 0.85
-    chroma = cv2.GaussianBlur(chroma, (0, 0), 0.4 + 1.6 * denoise) * (1.0 - 0.45 * denoise)
+    luma = luma + denoise * (0.8 * luma_soft - luma) * 0.95
+    chroma = cv2.GaussianBlur(chroma, (0, 0), 0.3 + 0.5 * denoise) * (2.3 - 0.6 * denoise)
     return np.ascontiguousarray(chroma + luma[..., None], dtype=np.float32)
 
 

@@ -44,8 +44,18 @@ def exposed(level):
 
 @pytest.mark.parametrize("lux", [100, 1000, 20000])
 def test_auto_exposure_brings_any_ordinary_light_to_the_same_level(lux):
-    levels = [shoot(grey(), S.SensorProfile(), seed=s, lux=lux).mean() for s in range(4)]
-    assert np.mean(levels) == pytest.approx(255 * S.SensorProfile().ae_target, abs=18)
+    profile = S.SensorProfile(meter_error=0.05)
+    levels = [shoot(grey(), profile, seed=s, lux=lux).mean() for s in range(4)]
+    assert np.mean(levels) == pytest.approx(255 * profile.ae_target, abs=18)
+
+
+def test_a_camera_keeps_its_metering_error_while_it_adapts():
+    profile = S.SensorProfile(meter_error=0.8)
+    states = [S.start_exposure(grey(), profile, np.random.default_rng(s), illuminance=1000.0) for s in range(8)]
+    later = [S.adapt_exposure(state, grey(), profile, 1.0, illuminance=1000.0) for state in states]
+    light = np.array([[s.exposure_s * s.gain, t.exposure_s * t.gain] for s, t in zip(states, later, strict=True)])
+    assert np.ptp(np.log(light[:, 0])) > 0.8
+    np.testing.assert_allclose(light[:, 0], light[:, 1])
 
 
 def test_when_gain_runs_out_dim_scenes_stay_dark_and_noisy():
