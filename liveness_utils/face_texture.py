@@ -11,8 +11,9 @@ from functools import lru_cache
 from importlib import resources
 
 import cv2
+import numba as nb
 import numpy as np
-from scipy.ndimage import gaussian_filter1d, map_coordinates
+from scipy.ndimage import gaussian_filter1d
 
 from liveness_utils.errors import FaceError
 from liveness_utils.face_hair import HAIR_STYLES, hairline
@@ -88,11 +89,20 @@ class _Coat:
 
     def blend(self, alpha: np.ndarray, colour) -> None:
         """Lay a colour over the coat."""
-        self.rgb += alpha[:, None] * (np.asarray(colour) - self.rgb)
+        ids, colour = _where(alpha), np.asarray(colour)
+        colour = colour[ids] if colour.ndim == 2 else colour
+        self.rgb[ids] += alpha[ids, None] * (colour - self.rgb[ids])
 
     def absorb(self, amount: np.ndarray, density) -> None:
         """Darken by Beer–Lambert absorption with optical density per channel."""
-        self.rgb *= np.exp(-amount[:, None] * np.asarray(density))
+        ids = _where(amount)
+        self.rgb[ids] *= np.exp(-amount[ids, None] * np.asarray(density))
+
+
+def _where(amount: np.ndarray) -> np.ndarray | slice:
+    """The texels of which there is any: most layers touch few."""
+    ids = np.flatnonzero(amount)
+    return ids if 2 * len(ids) < len(amount) else np.s_[:]
 
 
 _BLOOD = np.array([0.10, 1.0, 0.85])  # haemoglobin absorbs green and blue
@@ -106,9 +116,30 @@ def _template_marks(model: HeadModel) -> np.ndarray:
 
 def _noise(at: np.ndarray, cell: float, rng: np.random.Generator, stretch=(1.0, 1.0, 1.0)) -> np.ndarray:
     """Smooth noise of about unit scale over positions, features of `cell` metres."""
-    lattice = rng.normal(size=(24, 24, 24)).astype(np.float32)
-    q = (at / (cell * np.asarray(stretch)) + 240.0).T % 24
-    return map_coordinates(lattice, q, order=1, mode="grid-wrap") * 1.5
+    lattice = 1.5 * rng.normal(size=(24, 24, 24)).astype(np.float32)
+    return _trilinear(lattice, at, 1.0 / (cell * np.asarray(stretch, np.float64)))
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _trilinear(lattice: np.ndarray, at: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """(N,) float32 values of a lattice that repeats, at positions times scale."""
+    side = lattice.shape[0]
+    out = np.empty(at.shape[0], np.float32)
+    low, high, part = np.empty(3, np.int64), np.empty(3, np.int64), np.empty(3, np.float32)
+    for n in range(at.shape[0]):
+        for k in range(3):
+            x = at[n, k] * scale[k]
+            whole = np.floor(x)
+            part[k], low[k] = np.float32(x - whole), int(whole) % side
+            high[k] = low[k] + 1 if low[k] + 1 < side else 0
+        value = np.float32(0.0)
+        for i in range(8):
+            a, wa = (high[0], part[0]) if i & 4 else (low[0], np.float32(1.0) - part[0])
+            b, wb = (high[1], part[1]) if i & 2 else (low[1], np.float32(1.0) - part[1])
+            c, wc = (high[2], part[2]) if i & 1 else (low[2], np.float32(1.0) - part[2])
+            value += wa * wb * wc * lattice[a, b, c]
+        out[n] = value
+    return out
 
 
 def _window(at: np.ndarray, points: np.ndarray, margin: float) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numba as nb
 import numpy as np
 
 from liveness_utils.errors import FaceError
@@ -454,7 +455,7 @@ class Face:
     eye_centres: np.ndarray
     eye_radii: np.ndarray
     _points: np.ndarray
-    _actions: tuple[tuple[np.ndarray, np.ndarray], ...]
+    _actions: tuple[np.ndarray, np.ndarray, np.ndarray]
     _split: np.ndarray
     _rigid: np.ndarray
     _lids: np.ndarray
@@ -481,11 +482,9 @@ class Face:
         if gaze is not None:
             weights = np.maximum(weights, gaze_weights(gaze))
         points = self._points.copy()
-        for k in np.flatnonzero(weights):
-            where, delta = self._actions[k]
-            points[where] += weights[k] * delta
+        _act_out(points, weights, *self._actions)
         self._turn_eyes(points, turn)
-        return np.concatenate([points[self._split], self._rigid])
+        return _split_up(points, self._split, self._rigid)
 
     def _turn_eyes(self, points: np.ndarray, turn: np.ndarray) -> None:
         """Rotate the eyeballs in place and keep the lids outside of them."""
@@ -567,13 +566,34 @@ def _face(identity, model, points, centres, radii, extras, albedo, gloss) -> Fac
     )
 
 
-def _actions(model: HeadModel) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-    """Each facial action as the points it moves and by how much (most move few)."""
-    out = []
-    for delta in model.expression:
-        moved = np.flatnonzero(np.abs(delta).max(1) > 2e-6)
-        out.append((model.expression_points[moved], delta[moved]))
-    return tuple(out)
+def _actions(model: HeadModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Facial actions as the points they move (most move few): where each action's stretch starts (53,), points (M,)
+    and by how much they move (M,3)."""
+    moved = [np.flatnonzero(np.abs(delta).max(1) > 2e-6) for delta in model.expression]
+    first = np.cumsum([0, *map(len, moved)])
+    delta = np.concatenate([d[ids] for d, ids in zip(model.expression, moved, strict=True)])
+    return first, model.expression_points[np.concatenate(moved)], np.ascontiguousarray(delta, np.float32)
+
+
+@nb.njit(cache=True, nogil=True)
+def _act_out(points: np.ndarray, weights: np.ndarray, first: np.ndarray, where: np.ndarray, delta: np.ndarray) -> None:
+    """Add the weighted actions to points (P,3) in place."""
+    for k in range(len(weights)):
+        if weights[k] != 0:
+            for j in range(first[k], first[k + 1]):
+                for axis in range(3):
+                    points[where[j], axis] += weights[k] * delta[j, axis]
+
+
+@nb.njit(cache=True, nogil=True)
+def _split_up(points: np.ndarray, split: np.ndarray, rigid: np.ndarray) -> np.ndarray:
+    """(V,3) points in the order of the mesh's vertices, the rigid ones after them."""
+    out = np.empty((len(split) + len(rigid), 3), np.float32)
+    for i in range(len(split)):
+        for axis in range(3):
+            out[i, axis] = points[split[i], axis]
+    out[len(split) :] = rigid
+    return out
 
 
 def _first_of(split: np.ndarray) -> np.ndarray:

@@ -18,7 +18,15 @@ _INLINE = {**_JIT, "inline": "always"}  # calls that pass arrays cost more than 
 _KERNEL = {**_JIT, "_nrt": False}  # allocates nothing, so that inner loops need not count references
 _NEAR = 0.03  # metres; closer triangles are dropped whole
 _TRI_BITS = 24  # a sub-sample stores mesh index and triangle index in one int32
+_BAKED = 8  # texels of a wall's finest level between two at which light is worked out
+_LANES = 16  # sub-samples that are tested at once
 _SHADOW_PX = 128
+_CHUNK = 256  # fragments (a surface in a pixel) that are shaded together, each quantity in a row of its own
+_PX, _PY, _PZ, _NX, _NY, _NZ, _U, _V, _AO, _INV_Z, _TEXELS, _AREA, _FRONTAL, _WEIGHT, _AR, _AG, _AB, _ROUGH, _LIT = (
+    row * _CHUNK for row in range(19)
+)  # what is known of a fragment before light falls on it
+_VX, _VY, _VZ, _NV, _DR, _DG, _DB, _SR, _SG, _SB, _MR, _MG, _MB = (row * _CHUNK for row in range(19, 32))
+_FRAGMENT_ROWS = 32
 # Kernels stay in single precision: a plain 1 or 0.5 would promote whole expressions to double.
 _0, _1, _HALF, _QUARTER = np.float32(0.0), np.float32(1.0), np.float32(0.5), np.float32(0.25)
 
@@ -369,11 +377,10 @@ def render(
     height, width = int(intrinsics.height), int(intrinsics.width)
     rotation, centre = _camera(T_world_camera)
     lens = np.array([intrinsics.fx, intrinsics.fy, intrinsics.cx, intrinsics.cy], np.float32)
-    inv_z = np.zeros((height * supersample, width * supersample), np.float32)
-    face = np.full(inv_z.shape, -1, np.int32)
-    prepared = [
-        _prepare(index, mesh, rotation, centre, lens, supersample, inv_z, face) for index, mesh in enumerate(meshes)
-    ]
+    seen = np.zeros((height * supersample, width * supersample + 2 * _LANES), np.int64)
+    prepared = [_prepare(index, mesh, rotation, centre, lens, supersample, seen) for index, mesh in enumerate(meshes)]
+    # the two halves of a sub-sample's key; little-endian as everything numba compiles for
+    face, inv_z = (seen.view(kind).reshape(*seen.shape, 2) for kind in (np.int32, np.float32))
     image, depth, object_id = _background(room, rotation, centre, lens, face, height, width, supersample)
     uv = np.full((height, width, 2), np.nan, np.float32) if want_uv else np.zeros((0, 0, 2), np.float32)
     lights, ambient = _pack_lighting(lighting)
@@ -454,8 +461,8 @@ def _camera(pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return _f32(np.asarray(pose)[:3, :3]), _f32(np.asarray(pose)[:3, 3])
 
 
-def _prepare(index, mesh, rotation, centre, lens, samples, inv_z, face) -> _Prepared:
-    """Project a mesh, draw it into the visibility buffers and gather what shading needs."""
+def _prepare(index, mesh, rotation, centre, lens, samples, seen) -> _Prepared:
+    """Project a mesh, draw it into the visibility buffer and gather what shading needs."""
     vertices, triangles = _f32(mesh.vertices), np.ascontiguousarray(mesh.triangles, np.int32)
     weld = np.zeros(0, np.int32) if mesh.weld is None else np.ascontiguousarray(mesh.weld, np.int32)
     normals = _normals(vertices, triangles, weld) if mesh.normals is None else _f32(mesh.normals)
@@ -465,7 +472,7 @@ def _prepare(index, mesh, rotation, centre, lens, samples, inv_z, face) -> _Prep
     uv = _f32(mesh.uv)
     bounds = _raster(
         screen, triangles, uv, texture.texels, texture.layout, texture.hole, mesh.two_sided,
-        index << _TRI_BITS, inv_z, face,
+        index << _TRI_BITS, seen,
     )  # fmt: skip
     packed = _packed(screen, vertices, normals, uv, occlusion)
     return _Prepared(mesh, vertices, triangles, packed, texture, lens, bounds)
@@ -565,7 +572,7 @@ def _shade(index, item, room, lights, ambient, shadow, centre, face, inv_z, samp
         index << _TRI_BITS, item.bounds, samples, face, inv_z, item.packed, item.triangles, item.texture.texels,
         item.texture.layout, material, mesh.object_id, lights, _wrap_terms(lights, material), ambient, shadow.light,
         shadow.frame, shadow.moments, centre, item.lens, mirror, origin, texels, layout, flags, image, depth,
-        object_id, uv,
+        object_id, uv, np.empty(_FRAGMENT_ROWS * _CHUNK, np.float32), np.empty((_CHUNK, 3), np.int32),
     )  # fmt: skip
 
 
@@ -624,7 +631,7 @@ def _normals(vertices, triangles, weld):
     for j in range(n):
         s = weld[j] if welded else j
         if s == j:
-            norm = 1.0 / np.sqrt(out[j, 0] ** 2 + out[j, 1] ** 2 + out[j, 2] ** 2 + np.float32(1e-30))
+            norm = _1 / np.sqrt(out[j, 0] ** 2 + out[j, 1] ** 2 + out[j, 2] ** 2 + np.float32(1e-30))
             for k in range(3):
                 out[j, k] *= norm
         else:
@@ -664,9 +671,13 @@ def _packed(screen, vertices, normals, uv, occlusion):
 
 
 @nb.njit(**_KERNEL)
-def _raster(screen, triangles, uv, texels, layout, hole, two_sided, tag, inv_z, face):
-    """Z-buffer all triangles; returns the touched rectangle x0, x1, y0, y1 in sub-samples (x1 < x0 if none)."""
-    height, width = inv_z.shape
+def _raster(screen, triangles, uv, texels, layout, hole, two_sided, tag, seen):
+    """Z-buffer all triangles; returns the touched rectangle x0, x1, y0, y1 in sub-samples (x1 < x0 if none).
+
+    `seen` holds a key a sub-sample: the bits of 1/z, which order like the number, above 1 + tag + triangle. The
+    larger key wins, so that a test and its two stores are one maximum, done for `_LANES` sub-samples at once.
+    """
+    height, width = seen.shape[0], seen.shape[1] - 2 * _LANES
     right, bottom = np.float32(width - 1), np.float32(height - 1)
     bx0, bx1, by0, by1 = width, -1, height, -1
     for i in range(triangles.shape[0]):
@@ -688,9 +699,9 @@ def _raster(screen, triangles, uv, texels, layout, hole, two_sided, tag, inv_z, 
         inv = _1 / area
         d1, d2 = q1 - q0, q2 - q0
         e1x, e1y, e2x, e2y = y2 * inv, -x2 * inv, -y1 * inv, x1 * inv
+        name = np.int64(tag + i + 1)
         holes = _near_hole(uv, a, b, c, hole)
-        wide, slack1, slack2 = xb - xa > 5, abs(e1y) * _QUARTER, abs(e2y) * _QUARTER
-        drawn = False
+        wide, slack1, slack2 = xb - xa >= _LANES, abs(e1y) * _QUARTER, abs(e2y) * _QUARTER
         for y in range(ya, yb + 1):
             px = (_QUARTER if y & 1 else -_QUARTER) - x0
             py = np.float32(y) - y0
@@ -700,26 +711,36 @@ def _raster(screen, triangles, uv, texels, layout, hole, two_sided, tag, inv_z, 
                 lo, hi = _narrowed(lo, hi, r1 + slack1, e1x)
                 lo, hi = _narrowed(lo, hi, r2 + slack2, e2x)
                 lo, hi = _narrowed(lo, hi, _1 - r1 - r2 + slack1 + slack2, -e1x - e2x)
-            for x in range(lo, hi + 1):
-                fx = np.float32(x)
-                lift = -_QUARTER if x & 1 else _QUARTER
-                w1, w2 = r1 + e1x * fx + e1y * lift, r2 + e2x * fx + e2y * lift
-                q = q0 + w1 * d1 + w2 * d2
-                # one hard-to-predict branch instead of four
-                if (min(min(w1, w2), _1 - w1 - w2) < _0) | (q <= inv_z[y, x]):
-                    continue
-                if holes:
+            if holes:
+                for x in range(lo, hi + 1):
+                    w1, w2, q = _edges(r1, r2, e1x, e1y, e2x, e2y, q0, d1, d2, x)
+                    if min(min(w1, w2), _1 - w1 - w2) < _0:
+                        continue
                     w0, over = (_1 - w1 - w2) * q0, _1 / q
                     u = (w0 * uv[a, 0] + w1 * q1 * uv[b, 0] + w2 * q2 * uv[c, 0]) * over
                     v = (w0 * uv[a, 1] + w1 * q1 * uv[b, 1] + w2 * q2 * uv[c, 1]) * over
-                    if _alpha(texels, layout[0, 0], layout[0, 1], layout[0, 2], u, v) < _HALF:
-                        continue
-                inv_z[y, x] = q
-                face[y, x] = tag + i
-                drawn = True
-        if drawn:
-            bx0, bx1, by0, by1 = min(bx0, xa), max(bx1, xb), min(by0, ya), max(by1, yb)
+                    if _alpha(texels, layout[0, 0], layout[0, 1], layout[0, 2], u, v) >= _HALF:
+                        seen[y, x] = max(seen[y, x], (np.int64(np.float32(q).view(np.int32)) << 32) | name)
+                continue
+            for start in range(lo, hi + 1, _LANES):
+                base = np.uint64(start)
+                for lane in range(_LANES):  # a fixed count without branches: compiled to vector instructions
+                    w1, w2, q = _edges(r1, r2, e1x, e1y, e2x, e2y, q0, d1, d2, start + lane)
+                    key = (np.int64(np.float32(q).view(np.int32)) << 32) | name
+                    key = key if min(min(w1, w2), _1 - w1 - w2) >= _0 else np.int64(0)
+                    at = base + np.uint64(lane)
+                    seen[y, at] = max(seen[y, at], key)
+        bx0, bx1, by0, by1 = min(bx0, xa), max(bx1, xb), min(by0, ya), max(by1, yb)
     return bx0, bx1, by0, by1
+
+
+@nb.njit(**_INLINE)
+def _edges(r1, r2, e1x, e1y, e2x, e2y, q0, d1, d2, x):
+    """Weights of the second and third corner and 1/z at a sub-sample of a row; odd columns are staggered upwards."""
+    fx = np.float32(x)
+    lift = _QUARTER - _HALF * np.float32(x & 1)
+    w1, w2 = r1 + e1x * fx + e1y * lift, r2 + e2x * fx + e2y * lift
+    return w1, w2, q0 + w1 * d1 + w2 * d2
 
 
 @nb.njit(**_INLINE)
@@ -755,31 +776,31 @@ def _alpha(texels, offset, height, width, u, v):
 def _raster_depth(vertices, triangles, frame, depth):
     """Nearest depth towards a light, orthographic; frame as `_light_frame` gives it."""
     n = depth.shape[0]
-    half = np.float32(n / 2)
+    half, end = np.float32(n) * _HALF, np.float32(n - 1)
     p = np.empty((vertices.shape[0], 3), np.float32)
     for i in range(vertices.shape[0]):
         x, y, z = vertices[i, 0] - frame[3, 0], vertices[i, 1] - frame[3, 1], vertices[i, 2] - frame[3, 2]
-        p[i, 0] = (frame[0, 0] * x + frame[0, 1] * y + frame[0, 2] * z + 1) * half - 0.5
-        p[i, 1] = (frame[1, 0] * x + frame[1, 1] * y + frame[1, 2] * z + 1) * half - 0.5
+        p[i, 0] = (frame[0, 0] * x + frame[0, 1] * y + frame[0, 2] * z + _1) * half - _HALF
+        p[i, 1] = (frame[1, 0] * x + frame[1, 1] * y + frame[1, 2] * z + _1) * half - _HALF
         p[i, 2] = frame[2, 0] * x + frame[2, 1] * y + frame[2, 2] * z
     for i in range(triangles.shape[0]):
         a, b, c = triangles[i, 0], triangles[i, 1], triangles[i, 2]
-        x0, y0 = p[a, 0], p[a, 1]
+        x0, y0, z0 = p[a, 0], p[a, 1], p[a, 2]
         x1, y1, x2, y2 = p[b, 0] - x0, p[b, 1] - y0, p[c, 0] - x0, p[c, 1] - y0
+        xa, xb = int(np.ceil(max(x0 + min(min(x1, x2), _0), _0))), int(min(x0 + max(max(x1, x2), _0), end))
+        ya, yb = int(np.ceil(max(y0 + min(min(y1, y2), _0), _0))), int(min(y0 + max(max(y1, y2), _0), end))
         area = x1 * y2 - x2 * y1
-        if area == 0:
+        if xa > xb or ya > yb or area == _0:
             continue
-        xa, xb = max(int(np.ceil(x0 + min(min(x1, x2), 0.0))), 0), min(int(x0 + max(max(x1, x2), 0.0)), n - 1)
-        ya, yb = max(int(np.ceil(y0 + min(min(y1, y2), 0.0))), 0), min(int(y0 + max(max(y1, y2), 0.0)), n - 1)
-        inv = np.float32(1.0) / area
+        inv = _1 / area
+        d1, d2 = p[b, 2] - z0, p[c, 2] - z0
         for y in range(ya, yb + 1):
+            py = np.float32(y) - y0
             for x in range(xa, xb + 1):
-                px, py = x - x0, y - y0
+                px = np.float32(x) - x0
                 w1, w2 = (px * y2 - x2 * py) * inv, (x1 * py - px * y1) * inv
-                if w1 < 0 or w2 < 0 or w1 + w2 > 1:
-                    continue
-                z = p[a, 2] + w1 * (p[b, 2] - p[a, 2]) + w2 * (p[c, 2] - p[a, 2])
-                if z < depth[y, x]:
+                z = z0 + w1 * d1 + w2 * d2
+                if (min(min(w1, w2), _1 - w1 - w2) >= _0) & (z < depth[y, x]):
                     depth[y, x] = z
 
 
@@ -866,10 +887,7 @@ def _room_shade(coefs, layout, texels, flags, lens, inv, hit, face, samples, ima
             r = hit[y, x]
             if r >= 0:
                 depth[y, x] = _1 / inv[y, x]
-            free = 0
-            for j in range(samples):
-                for i in range(samples):
-                    free += face[y * samples + j, x * samples + i] < 0
+            free = _free(face, samples, x, y)
             if free == 0:
                 continue
             weight = np.float32(free) * share
@@ -894,6 +912,20 @@ def _room_shade(coefs, layout, texels, flags, lens, inv, hit, face, samples, ima
                     image[y, x, 2] += _QUARTER * weight * cb
 
 
+@nb.njit(**_INLINE)
+def _free(face, samples, x, y):
+    """How many samples of a pixel no mesh covers."""
+    top, left = y * samples, x * samples
+    if samples == 2:
+        above = np.int32(face[top, left, 0] == 0) + np.int32(face[top, left + 1, 0] == 0)
+        return above + np.int32(face[top + 1, left, 0] == 0) + np.int32(face[top + 1, left + 1, 0] == 0)
+    free = 0
+    for j in range(samples):
+        for i in range(samples):
+            free += np.int32(face[top + j, left + i, 0] == 0)
+    return free
+
+
 _STAGGER = np.array([0.125, -0.375, 0.375, -0.125], np.float32)
 
 
@@ -903,7 +935,7 @@ def _nearest(coefs, layout, texels, flags, r, left, right, up, down, dx, dy):
     best, found = np.float32(1e-3), -1
     for k in range(5):
         n = r if k == 0 else left if k == 1 else right if k == 2 else up if k == 3 else down
-        if n >= 0 and n != found:
+        if n >= 0 and n != found and (k == 0 or n != r):
             q = _hit(coefs, n, layout, texels, flags[n], dx, dy)
             if q > best:
                 best, found = q, n
@@ -995,9 +1027,9 @@ def _bake(planes, layout, flags, lights, ambient, gain, bounds, texels):
     for r in range(planes.shape[0]):
         p = planes[r]
         nx, ny, nz = p[4] * p[8] - p[5] * p[7], p[5] * p[6] - p[3] * p[8], p[3] * p[7] - p[4] * p[6]
-        norm = 1.0 / np.sqrt(nx * nx + ny * ny + nz * nz + np.float32(1e-20))
-        mx, my, mz = p[0] + 0.5 * (p[3] + p[6]), p[1] + 0.5 * (p[4] + p[7]), p[2] + 0.5 * (p[5] + p[8])
-        if nx * mx + ny * my + nz * (mz - 0.3) > 0:  # towards the place where face and camera are
+        norm = _1 / np.sqrt(nx * nx + ny * ny + nz * nz + np.float32(1e-20))
+        mx, my, mz = p[0] + _HALF * (p[3] + p[6]), p[1] + _HALF * (p[4] + p[7]), p[2] + _HALF * (p[5] + p[8])
+        if nx * mx + ny * my + nz * (mz - np.float32(0.3)) > _0:  # towards the place where face and camera are
             norm = -norm
         nx, ny, nz = nx * norm, ny * norm, nz * norm
         done = -1
@@ -1006,21 +1038,37 @@ def _bake(planes, layout, flags, lights, ambient, gain, bounds, texels):
             if offset <= done:
                 break
             done = offset
+            over_height, over_width = _1 / np.float32(height), _1 / np.float32(width)
+            step = max(_BAKED >> k, 1)
+            share = _1 / np.float32(step)
+            if flags[r] & 1:
+                for i in range(offset, offset + height * width):
+                    for ch in range(3):
+                        texels[i, ch] *= gain[ch]
+                continue
             for y in range(height):
-                v = (y + np.float32(0.5)) / height
-                for x in range(width):
-                    u = (x + np.float32(0.5)) / width
-                    i = offset + y * width + x
-                    if flags[r] & 1:
-                        for ch in range(3):
-                            texels[i, ch] *= gain[ch]
-                        continue
-                    px, py, pz = p[0] + u * p[3] + v * p[6], p[1] + u * p[4] + v * p[7], p[2] + u * p[5] + v * p[8]
-                    er, eg, eb = _irradiance(px, py, pz, nx, ny, nz, lights, ambient)
-                    dark = _corner(px, py, pz, nx, ny, nz, bounds)
-                    texels[i, 0] *= gain[0] * er * dark
-                    texels[i, 1] *= gain[1] * eg * dark
-                    texels[i, 2] *= gain[2] * eb * dark
+                v = (np.float32(y) + _HALF) * over_height
+                bx, by, bz = p[0] + v * p[6], p[1] + v * p[7], p[2] + v * p[8]
+                u = _HALF * over_width
+                r1, g1, b1 = _arriving(bx + u * p[3], by + u * p[4], bz + u * p[5], nx, ny, nz, lights, ambient, bounds)
+                for start in range(0, width, step):  # light changes slowly along a wall
+                    r0, g0, b0 = r1, g1, b1
+                    u = (np.float32(start + step) + _HALF) * over_width
+                    r1, g1, b1 = _arriving(
+                        bx + u * p[3], by + u * p[4], bz + u * p[5], nx, ny, nz, lights, ambient, bounds
+                    )
+                    for x in range(start, min(start + step, width)):
+                        i, part = offset + y * width + x, np.float32(x - start) * share
+                        texels[i, 0] *= gain[0] * (r0 + part * (r1 - r0))
+                        texels[i, 1] *= gain[1] * (g0 + part * (g1 - g0))
+                        texels[i, 2] *= gain[2] * (b0 + part * (b1 - b0))
+
+
+@nb.njit(**_JIT)
+def _arriving(px, py, pz, nx, ny, nz, lights, ambient, bounds):
+    r, g, b = _irradiance(px, py, pz, nx, ny, nz, lights, ambient)
+    dark = _corner(px, py, pz, nx, ny, nz, bounds)
+    return r * dark, g * dark, b * dark
 
 
 @nb.njit(**_INLINE)
@@ -1061,8 +1109,8 @@ def _corner(px, py, pz, nx, ny, nz, bounds):
         near = min(p - bounds[0, axis], bounds[1, axis] - p)
         reach = np.float32(0.55)
         if near < reach:
-            fade = 1 - max(near, np.float32(0.0)) / reach
-            dark *= 1 - (1 - n * n) * np.float32(0.42) * fade * fade
+            fade = _1 - max(near, _0) / reach
+            dark *= _1 - (_1 - n * n) * np.float32(0.42) * fade * fade
     return dark
 
 
@@ -1093,41 +1141,255 @@ def _bilinear_mesh(texels, layout, k, u, v):
     )
 
 
-@nb.njit(**_INLINE)
-def _texel_scale(p, a, b, c, texel_count, samples, focal):
-    """Of a triangle: texels a pixel on the screen (0 if degenerate), and texels a square metre over focal²."""
-    area = abs((p[b, 0] - p[a, 0]) * (p[c, 1] - p[a, 1]) - (p[c, 0] - p[a, 0]) * (p[b, 1] - p[a, 1]))
-    area = area / np.float32(samples * samples) + np.float32(1e-9)
-    texture = abs((p[b, 9] - p[a, 9]) * (p[c, 10] - p[a, 10]) - (p[c, 9] - p[a, 9]) * (p[b, 10] - p[a, 10]))
-    ux, uy, uz = p[b, 3] - p[a, 3], p[b, 4] - p[a, 4], p[b, 5] - p[a, 5]
-    vx, vy, vz = p[c, 3] - p[a, 3], p[c, 4] - p[a, 4], p[c, 5] - p[a, 5]
-    nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
-    frontal = np.sqrt(nx * nx + ny * ny + nz * nz) * focal * focal * np.float32(0.3) + np.float32(1e-9)
-    texture *= texel_count
-    return texture / area, texture / frontal
+@nb.njit(**_KERNEL)
+def _shade_mesh(
+    tag, bounds, samples, face, inv_z, p, triangles, texels, layout, material, object_id, lights, wraps, ambient, key,
+    frame, moments, centre, lens, mirror, origin, room_texels, room_layout, room_flags, image, depth, object_ids, uv_out,
+    rows, where,
+):  # fmt: skip
+    """Add a mesh's share to every pixel it touches; p as `_packed` gives it.
+
+    Fragments are gathered into `rows` (a quantity each, `_CHUNK` long) and `where` (y, x, naming), so that light can
+    be worked out for many at once in loops without branches.
+    """
+    if bounds[1] < bounds[0]:
+        return
+    total = samples * samples
+    share = np.float32(1.0 / total)
+    middle = np.float32(0.5 * (samples - 1))
+    over_area = _1 / np.float32(total)
+    low, high = np.int32(tag + 1), tag + 1 + (1 << _TRI_BITS)
+    n = 0
+    for y in range(bounds[2] // samples, bounds[3] // samples + 1):
+        for x in range(bounds[0] // samples, bounds[1] // samples + 1):
+            count, first, qmin, qmax = _seen_of(face, inv_z, low, samples, x, y)
+            if count == 0:
+                continue
+            once = qmax - qmin < np.float32(0.02) * qmax
+            naming = np.int32(2 * count >= total) + np.int32(2 * count > total)
+            for s in range(1 if once else total):
+                f, sx, sy = first, np.float32(x * samples) + middle, np.float32(y * samples) + middle
+                if not once:
+                    sj, si = s // samples, s % samples
+                    f = face[y * samples + sj, x * samples + si, 0]
+                    if f < low or f >= high:
+                        continue
+                    sx = np.float32(x * samples + si) + (_QUARTER if (y * samples + sj) & 1 else -_QUARTER)
+                    sy = np.float32(y * samples + sj) + (-_QUARTER if (x * samples + si) & 1 else _QUARTER)
+                rows[_WEIGHT + n] = share * np.float32(count) if once else share
+                where[n, 0], where[n, 1], where[n, 2] = y, x, naming
+                _gather(p, triangles, f - low, sx, sy, over_area, rows, n)
+                n += 1
+                if n == _CHUNK:
+                    _light_up(
+                        rows, where, n, texels, layout, material, object_id, lights, wraps, ambient, key, frame, moments,
+                        centre, lens, mirror, origin, room_texels, room_layout, room_flags, image, depth, object_ids,
+                        uv_out,
+                    )  # fmt: skip
+                    n = 0
+    _light_up(
+        rows, where, n, texels, layout, material, object_id, lights, wraps, ambient, key, frame, moments, centre, lens,
+        mirror, origin, room_texels, room_layout, room_flags, image, depth, object_ids, uv_out,
+    )  # fmt: skip
 
 
 @nb.njit(**_INLINE)
-def _lit(moments, frame, px, py, pz):
-    """Share of the key light that reaches a point (Chebyshev's bound on the variance shadow map)."""
-    n = moments.shape[0]
-    x, y, z = px - frame[3, 0], py - frame[3, 1], pz - frame[3, 2]
-    half, end = np.float32(n) * _HALF, np.float32(n) - np.float32(1.001)
-    sx = (frame[0, 0] * x + frame[0, 1] * y + frame[0, 2] * z + _1) * half - _HALF
-    sy = (frame[1, 0] * x + frame[1, 1] * y + frame[1, 2] * z + _1) * half - _HALF
-    sz = frame[2, 0] * x + frame[2, 1] * y + frame[2, 2] * z - np.float32(0.012)
-    sx, sy = min(max(sx, _0), end), min(max(sy, _0), end)
-    xi, yi = np.uint32(sx), np.uint32(sy)
-    xj, yj = xi + np.uint32(1), yi + np.uint32(1)
-    fx, fy = sx - np.float32(xi), sy - np.float32(yi)
-    w00, w01, w10, w11 = (_1 - fx) * (_1 - fy), fx * (_1 - fy), (_1 - fx) * fy, fx * fy
-    m1 = w00 * moments[yi, xi, 0] + w01 * moments[yi, xj, 0] + w10 * moments[yj, xi, 0] + w11 * moments[yj, xj, 0]
-    m2 = w00 * moments[yi, xi, 1] + w01 * moments[yi, xj, 1] + w10 * moments[yj, xi, 1] + w11 * moments[yj, xj, 1]
-    if sz <= m1:
-        return np.float32(1.0)
-    variance = max(m2 - m1 * m1, np.float32(3e-4))
-    bound = variance / (variance + (sz - m1) * (sz - m1))
-    return min(max((bound - np.float32(0.25)) * np.float32(1.3333), np.float32(0.0)), np.float32(1.0))
+def _seen_of(face, inv_z, low, samples, x, y):
+    """Of a pixel: how many of its samples show a mesh, the triangle at the middle one or the first, range of 1/z."""
+    top, left, limit = y * samples, x * samples, np.uint32(1 << _TRI_BITS)
+    if samples == 2:  # inside a surface nearly always, and then without a loop
+        f0, f1 = face[top, left, 0], face[top, left + 1, 0]
+        f2, f3 = face[top + 1, left, 0], face[top + 1, left + 1, 0]
+        if max(max(np.uint32(f0 - low), np.uint32(f1 - low)), max(np.uint32(f2 - low), np.uint32(f3 - low))) < limit:
+            q0, q1 = inv_z[top, left, 1], inv_z[top, left + 1, 1]
+            q2, q3 = inv_z[top + 1, left, 1], inv_z[top + 1, left + 1, 1]
+            return 4, f2, min(min(q0, q1), min(q2, q3)), max(max(q0, q1), max(q2, q3))
+    count, first, qmin, qmax = 0, np.int32(-1), np.float32(1e9), _0
+    for j in range(samples):
+        for i in range(samples):
+            f = face[top + j, left + i, 0]
+            if np.uint32(f - low) < limit:
+                count += 1
+                if first < 0 or j * samples + i == samples * samples // 2:
+                    first = f
+                q = inv_z[top + j, left + i, 1]
+                qmin, qmax = min(qmin, q), max(qmax, q)
+    return count, first, qmin, qmax
+
+
+@nb.njit(**_INLINE)
+def _gather(p, triangles, t, x, y, over_area, rows, n):
+    """Interpolate a triangle's vertices at a sub-sample position into column n of `rows`."""
+    a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+    w0, w1, w2, q, area = _weights(p, a, b, c, x, y)
+    ax, ay, az, bx, by, bz = p[a, 3], p[a, 4], p[a, 5], p[b, 3], p[b, 4], p[b, 5]
+    cx, cy, cz = p[c, 3], p[c, 4], p[c, 5]
+    rows[_PX + n], rows[_PY + n] = w0 * ax + w1 * bx + w2 * cx, w0 * ay + w1 * by + w2 * cy
+    rows[_PZ + n], rows[_INV_Z + n] = w0 * az + w1 * bz + w2 * cz, q
+    turn = -_1 if area > _0 else _1  # seen from behind
+    u0, u1, u2 = w0 * turn, w1 * turn, w2 * turn
+    rows[_NX + n] = u0 * p[a, 6] + u1 * p[b, 6] + u2 * p[c, 6]
+    rows[_NY + n] = u0 * p[a, 7] + u1 * p[b, 7] + u2 * p[c, 7]
+    rows[_NZ + n] = u0 * p[a, 8] + u1 * p[b, 8] + u2 * p[c, 8]
+    rows[_U + n] = w0 * p[a, 9] + w1 * p[b, 9] + w2 * p[c, 9]
+    rows[_V + n] = w0 * p[a, 10] + w1 * p[b, 10] + w2 * p[c, 10]
+    rows[_AO + n] = w0 * p[a, 11] + w1 * p[b, 11] + w2 * p[c, 11]
+    # twice the triangle's area in the texture, on the screen in pixels, and in square metres (squared)
+    rows[_TEXELS + n] = (p[b, 9] - p[a, 9]) * (p[c, 10] - p[a, 10]) - (p[c, 9] - p[a, 9]) * (p[b, 10] - p[a, 10])
+    rows[_AREA + n] = area * over_area
+    bx, by, bz, cx, cy, cz = bx - ax, by - ay, bz - az, cx - ax, cy - ay, cz - az
+    nx, ny, nz = by * cz - bz * cy, bz * cx - bx * cz, bx * cy - by * cx
+    rows[_FRONTAL + n] = nx * nx + ny * ny + nz * nz
+
+
+@nb.njit(**_KERNEL)
+def _light_up(
+    rows, where, n, texels, layout, material, object_id, lights, wraps, ambient, key, frame, moments, centre, lens,
+    mirror, origin, room_texels, room_layout, room_flags, image, depth, object_ids, uv_out,
+):  # fmt: skip
+    """Colour n gathered fragments and add them to the image."""
+    _texture(rows, n, texels, layout, material, lens[0])
+    _surround(rows, n, material, ambient, centre)
+    for k in range(lights.shape[0]):
+        if k == key:
+            _shadowed(rows, n, frame, moments)
+        _lamp(rows, n, lights[k], wraps[k], material, k == key)
+    if mirror.shape[0] > 0:
+        _mirror_room(rows, where, n, mirror, room_layout, room_texels, room_flags, origin, material)
+    shine, base = material[3], material[4]
+    for j in range(n):
+        y, x, weight, q = where[j, 0], where[j, 1], rows[_WEIGHT + j], rows[_INV_Z + j]
+        image[y, x, 0] += weight * (rows[_AR + j] * (base * rows[_DR + j] + shine) + rows[_SR + j])
+        image[y, x, 1] += weight * (rows[_AG + j] * (base * rows[_DG + j] + shine) + rows[_SG + j])
+        image[y, x, 2] += weight * (rows[_AB + j] * (base * rows[_DB + j] + shine) + rows[_SB + j])
+        # the majority of the samples names the pixel; on a tie the nearer surface does
+        naming = where[j, 2]
+        if naming > 0 and (q * depth[y, x] > _1 or (naming > 1 and object_ids[y, x] != object_id)):
+            depth[y, x] = _1 / q
+            object_ids[y, x] = object_id
+            if uv_out.shape[0] > 0:
+                uv_out[y, x, 0], uv_out[y, x, 1] = rows[_U + j], rows[_V + j]
+
+
+@nb.njit(**_KERNEL)
+def _texture(rows, n, texels, layout, material, focal):
+    """Albedo and roughness of n fragments at the mip level of their footprint."""
+    count = np.float32(layout[0, 1] * layout[0, 2])
+    square = np.float32(0.3) * focal * focal
+    for j in range(n):
+        # at grazing angles the level is held back: texels a pixel as if seen at 0.3 of the frontal area
+        q, texture = rows[_INV_Z + j], abs(rows[_TEXELS + j]) * count
+        per_pixel = texture / (abs(rows[_AREA + j]) + np.float32(1e-9))
+        per_metre = texture / ((np.sqrt(rows[_FRONTAL + j]) * square + np.float32(1e-9)) * q * q)
+        rows[_TEXELS + j] = _HALF * _log2(max(min(per_pixel, per_metre), np.float32(1e-3))) - _QUARTER
+    for j in range(n):
+        r, g, b, rough = _sample_mesh(texels, layout, rows[_TEXELS + j], rows[_U + j], rows[_V + j])
+        rows[_AR + j], rows[_AG + j], rows[_AB + j] = r, g, b
+        rows[_ROUGH + j] = material[1] if rough < _0 else rough
+
+
+@nb.njit(**_KERNEL)
+def _surround(rows, n, material, ambient, centre):
+    """View vectors, unit normals and the answer to ambient light."""
+    f0, sss = material[0], material[2]
+    a00, a10, a20, a30 = ambient[0, 0], ambient[1, 0], ambient[2, 0], ambient[3, 0]
+    a01, a11, a21, a31 = ambient[0, 1], ambient[1, 1], ambient[2, 1], ambient[3, 1]
+    a02, a12, a22, a32 = ambient[0, 2], ambient[1, 2], ambient[2, 2], ambient[3, 2]
+    cx, cy, cz = centre[0], centre[1], centre[2]
+    for j in range(n):
+        nx, ny, nz = rows[_NX + j], rows[_NY + j], rows[_NZ + j]
+        norm = _1 / np.sqrt(nx * nx + ny * ny + nz * nz + np.float32(1e-12))
+        nx, ny, nz = nx * norm, ny * norm, nz * norm
+        vx, vy, vz = cx - rows[_PX + j], cy - rows[_PY + j], cz - rows[_PZ + j]
+        norm = _1 / np.sqrt(vx * vx + vy * vy + vz * vz)
+        vx, vy, vz = vx * norm, vy * norm, vz * norm
+        nv, ao, rough = max(nx * vx + ny * vy + nz * vz, np.float32(0.02)), rows[_AO + j], rows[_ROUGH + j]
+        rows[_NX + j], rows[_NY + j], rows[_NZ + j], rows[_NV + j] = nx, ny, nz, nv
+        rows[_VX + j], rows[_VY + j], rows[_VZ + j] = vx, vy, vz
+        bled = min(ao + sss * np.float32(0.45) * ao * (_1 - ao), _1)
+        rows[_DR + j] = max((a00 + nx * a10 + ny * a20 + nz * a30) * bled, _0)
+        rows[_DG + j] = max((a01 + nx * a11 + ny * a21 + nz * a31) * ao, _0)
+        rows[_DB + j] = max((a02 + nx * a12 + ny * a22 + nz * a32) * ao, _0)
+        double, grazing = nv + nv, _1 - nv
+        rx, ry, rz = double * nx - vx, double * ny - vy, double * nz - vz
+        rim = f0 + (max(_1 - rough, f0) - f0) * grazing * grazing * grazing * grazing * grazing
+        rim *= ao * ao * (_1 - np.float32(0.35) * rough)
+        rows[_SR + j] = rim * max(a00 + rx * a10 + ry * a20 + rz * a30, _0)
+        rows[_SG + j] = rim * max(a01 + rx * a11 + ry * a21 + rz * a31, _0)
+        rows[_SB + j] = rim * max(a02 + rx * a12 + ry * a22 + rz * a32, _0)
+
+
+@nb.njit(**_KERNEL)
+def _shadowed(rows, n, frame, moments):
+    """Share of the key light that reaches n fragments (Chebyshev's bound on the variance shadow map)."""
+    size = moments.shape[0]
+    half, end = np.float32(size) * _HALF, np.float32(size) - np.float32(1.001)
+    xx, xy, xz, yx, yy, yz = frame[0, 0], frame[0, 1], frame[0, 2], frame[1, 0], frame[1, 1], frame[1, 2]
+    zx, zy, zz, ox, oy, oz = frame[2, 0], frame[2, 1], frame[2, 2], frame[3, 0], frame[3, 1], frame[3, 2]
+    for j in range(n):
+        x, y, z = rows[_PX + j] - ox, rows[_PY + j] - oy, rows[_PZ + j] - oz
+        sx = min(max((xx * x + xy * y + xz * z + _1) * half - _HALF, _0), end)
+        sy = min(max((yx * x + yy * y + yz * z + _1) * half - _HALF, _0), end)
+        sz = zx * x + zy * y + zz * z - np.float32(0.012)
+        xi, yi = np.uint32(sx), np.uint32(sy)
+        xj, yj = xi + np.uint32(1), yi + np.uint32(1)
+        fx, fy = sx - np.float32(xi), sy - np.float32(yi)
+        w00, w01, w10, w11 = (_1 - fx) * (_1 - fy), fx * (_1 - fy), (_1 - fx) * fy, fx * fy
+        m1 = w00 * moments[yi, xi, 0] + w01 * moments[yi, xj, 0] + w10 * moments[yj, xi, 0] + w11 * moments[yj, xj, 0]
+        m2 = w00 * moments[yi, xi, 1] + w01 * moments[yi, xj, 1] + w10 * moments[yj, xi, 1] + w11 * moments[yj, xj, 1]
+        variance, behind = max(m2 - m1 * m1, np.float32(3e-4)), max(sz - m1, _0)
+        bound = variance / (variance + behind * behind)
+        rows[_LIT + j] = min(max((bound - _QUARTER) * np.float32(1.3333), _0), _1)
+
+
+@nb.njit(**_KERNEL)
+def _lamp(rows, n, light, wrap, material, is_key):
+    """Add a lamp's light: diffuse with bleed, GGX highlight in two lobes.
+
+    Source: GGX with the Schlick Fresnel term in Karis' visibility approximation (SIGGRAPH 2013 course notes);
+    the wrapped terminator, widest in red, stands in for subsurface scattering (Green, GPU Gems ch. 16).
+    """
+    f0, sss, point, size = material[0], material[2], light[6] > _0, light[7]
+    ox, oy, oz, red, green, blue = light[0], light[1], light[2], light[3], light[4], light[5]
+    wr, wg, wb, er, eg, eb = wrap[0], wrap[1], wrap[2], wrap[3], wrap[4], wrap[5]
+    near, shadow = np.float32(point), np.float32(is_key)
+    inner = np.float32(0.2) if sss > _0 else _0
+    reference, bleeding = ox * ox + oy * oy + oz * oz, sss * np.float32(0.35)
+    for j in range(n):
+        lx, ly, lz = ox - near * rows[_PX + j], oy - near * rows[_PY + j], oz - near * rows[_PZ + j]
+        square = lx * lx + ly * ly + lz * lz
+        fall = _1 + near * (min(reference / (square + np.float32(0.08)), np.float32(3.0)) - _1)
+        norm = _1 / np.sqrt(square + np.float32(1e-12))
+        lx, ly, lz = lx * norm, ly * norm, lz * norm
+        nx, ny, nz = rows[_NX + j], rows[_NY + j], rows[_NZ + j]
+        vx, vy, vz = rows[_VX + j], rows[_VY + j], rows[_VZ + j]
+        nl = nx * lx + ny * ly + nz * lz
+        visible = _1 - shadow * (_1 - rows[_LIT + j])
+        lit, bleed = fall * visible, fall * visible * (_1 + bleeding * (_1 - visible))
+        rows[_DR + j] += red * bleed * max((nl + wr) * er, _0)
+        rows[_DG + j] += green * lit * max((nl + wg) * eg, _0)
+        rows[_DB + j] += blue * lit * max((nl + wb) * eb, _0)
+        hx, hy, hz = lx + vx, ly + vy, lz + vz
+        norm = _1 / np.sqrt(hx * hx + hy * hy + hz * hz + np.float32(1e-12))
+        nh = (nx * hx + ny * hy + nz * hz) * norm
+        lh = max((lx * hx + ly * hy + lz * hz) * norm, np.float32(0.1))
+        grazing = _1 - lh
+        fresnel = f0 + (_1 - f0) * grazing * grazing * grazing * grazing * grazing
+        wide = min(rows[_ROUGH + j] + np.float32(0.45) * size, _1)
+        lobe = (_1 - inner) * _ggx(nh, lh, wide) + inner * _ggx(nh, lh, np.float32(0.6) * wide)
+        lobe *= fresnel * max(nl, _0) * lit
+        rows[_SR + j] += red * lobe
+        rows[_SG + j] += green * lobe
+        rows[_SB + j] += blue * lobe
+
+
+@nb.njit(**_INLINE)
+def _ggx(nh, lh, roughness):
+    """GGX lobe times visibility times π, so that it adds to a diffuse term without its 1/π."""
+    alpha = max(roughness * roughness, np.float32(0.02))
+    square = alpha * alpha
+    d = nh * nh * (square - np.float32(1.0)) + np.float32(1.0)
+    return square / (d * d * max(np.float32(0.1), lh * lh) * (np.float32(4.0) * alpha + np.float32(2.0)))
 
 
 @nb.njit(**_INLINE)
@@ -1153,184 +1415,43 @@ def _reflection(mirror, layout, texels, flags, origin, px, py, pz, roughness):
 
 
 @nb.njit(**_INLINE)
-def _surface(
-    px, py, pz, nx, ny, nz, ao, ar, ag, ab, rough, material, lights, wraps, ambient, key, frame, moments, centre
-):
-    """Outgoing radiance of a point from ambient light and lamps; diffuse with bleed, GGX highlight in two lobes.
-
-    Source: GGX with the Schlick Fresnel term in Karis' visibility approximation (SIGGRAPH 2013 course notes);
-    the wrapped terminator, widest in red, stands in for subsurface scattering (Green, GPU Gems ch. 16).
-    """
-    one, zero = np.float32(1.0), np.float32(0.0)
-    vx, vy, vz = centre[0] - px, centre[1] - py, centre[2] - pz
-    norm = one / np.sqrt(vx * vx + vy * vy + vz * vz)
-    vx, vy, vz = vx * norm, vy * norm, vz * norm
-    f0, sss = material[0], material[2]
-    nv = max(nx * vx + ny * vy + nz * vz, np.float32(0.02))
-    open_r = min(ao + sss * np.float32(0.45) * ao * (one - ao), one)
-    dr = (ambient[0, 0] + nx * ambient[1, 0] + ny * ambient[2, 0] + nz * ambient[3, 0]) * open_r
-    dg = (ambient[0, 1] + nx * ambient[1, 1] + ny * ambient[2, 1] + nz * ambient[3, 1]) * ao
-    db = (ambient[0, 2] + nx * ambient[1, 2] + ny * ambient[2, 2] + nz * ambient[3, 2]) * ao
-    dr, dg, db = max(dr, zero), max(dg, zero), max(db, zero)
-    double = nv + nv
-    rx, ry, rz = double * nx - vx, double * ny - vy, double * nz - vz
-    grazing = one - nv
-    rim = f0 + (max(one - rough, f0) - f0) * grazing * grazing * grazing * grazing * grazing
-    rim *= ao * ao * (one - np.float32(0.35) * rough)
-    sr = rim * max(ambient[0, 0] + rx * ambient[1, 0] + ry * ambient[2, 0] + rz * ambient[3, 0], zero)
-    sg = rim * max(ambient[0, 1] + rx * ambient[1, 1] + ry * ambient[2, 1] + rz * ambient[3, 1], zero)
-    sb = rim * max(ambient[0, 2] + rx * ambient[1, 2] + ry * ambient[2, 2] + rz * ambient[3, 2], zero)
-    for k in range(lights.shape[0]):
-        lx, ly, lz, fall = _towards(lights, k, px, py, pz)
-        nl = nx * lx + ny * ly + nz * lz
-        if nl < wraps[k, 6]:
-            continue
-        lit = fall
-        bleed = fall
-        if k == key:
-            visible = _lit(moments, frame, px, py, pz)
-            lit *= visible
-            bleed *= visible + sss * np.float32(0.35) * visible * (one - visible)
-        dr += lights[k, 3] * bleed * max((nl + wraps[k, 0]) * wraps[k, 3], zero)
-        dg += lights[k, 4] * lit * max((nl + wraps[k, 1]) * wraps[k, 4], zero)
-        db += lights[k, 5] * lit * max((nl + wraps[k, 2]) * wraps[k, 5], zero)
-        if nl <= 0:
-            continue
-        hx, hy, hz = lx + vx, ly + vy, lz + vz
-        norm = one / np.sqrt(hx * hx + hy * hy + hz * hz + np.float32(1e-12))
-        nh = (nx * hx + ny * hy + nz * hz) * norm
-        lh = max((lx * hx + ly * hy + lz * hz) * norm, np.float32(0.1))
-        fresnel = one - lh
-        fresnel = f0 + (one - f0) * fresnel * fresnel * fresnel * fresnel * fresnel
-        wide = min(rough + np.float32(0.45) * lights[k, 7], one)
-        lobe = _ggx(nh, lh, wide)
-        if sss > 0:
-            lobe = np.float32(0.8) * lobe + np.float32(0.2) * _ggx(nh, lh, np.float32(0.6) * wide)
-        lobe *= fresnel * nl * lit
-        sr += lights[k, 3] * lobe
-        sg += lights[k, 4] * lobe
-        sb += lights[k, 5] * lobe
-    shine, base = material[3], material[4]
-    return ar * (base * dr + shine) + sr, ag * (base * dg + shine) + sg, ab * (base * db + shine) + sb
-
-
-@nb.njit(**_INLINE)
-def _ggx(nh, lh, roughness):
-    """GGX lobe times visibility times π, so that it adds to a diffuse term without its 1/π."""
-    alpha = max(roughness * roughness, np.float32(0.02))
-    square = alpha * alpha
-    d = nh * nh * (square - np.float32(1.0)) + np.float32(1.0)
-    return square / (d * d * max(np.float32(0.1), lh * lh) * (np.float32(4.0) * alpha + np.float32(2.0)))
+def _reflect(rows, j, mirror, layout, texels, flags, origin):
+    r, g, b = _reflection(
+        mirror, layout, texels, flags, origin, rows[_PX + j], rows[_PY + j], rows[_PZ + j], rows[_ROUGH + j]
+    )
+    rows[_MR + j], rows[_MG + j], rows[_MB + j] = r, g, b
 
 
 @nb.njit(**_KERNEL)
-def _shade_mesh(
-    tag, bounds, samples, face, inv_z, p, triangles, texels, layout, material, object_id, lights, wraps, ambient, key,
-    frame, moments, centre, lens, mirror, origin, room_texels, room_layout, room_flags, image, depth, object_ids, uv_out,
-):  # fmt: skip
-    """Add a mesh's share to every pixel it touches; p as `_packed` gives it."""
-    if bounds[1] < bounds[0]:
-        return
-    total = samples * samples
-    share = np.float32(1.0 / total)
-    middle = np.float32(0.5 * (samples - 1))
-    texel_count = np.float32(layout[0, 1] * layout[0, 2])
-    mr, mg, mb, reflected, last = _0, _0, _0, -2, -1
-    a, b, c, per_pixel, per_metre = 0, 0, 0, _0, _0
-    low, high = tag, tag + (1 << _TRI_BITS)
-    for y in range(bounds[2] // samples, bounds[3] // samples + 1):
-        for x in range(bounds[0] // samples, bounds[1] // samples + 1):
-            count, first = 0, -1
-            qmin, qmax = np.float32(1e9), _0
-            for j in range(samples):
-                for i in range(samples):
-                    f = face[y * samples + j, x * samples + i]
-                    if f >= low and f < high:
-                        count += 1
-                        if first < 0 or j * samples + i == total // 2:
-                            first = f
-                        q = inv_z[y * samples + j, x * samples + i]
-                        qmin, qmax = min(qmin, q), max(qmax, q)
-            if count == 0:
-                continue
-            once = qmax - qmin < np.float32(0.02) * qmax
-            for s in range(total):
-                sj, si = s // samples, s % samples
-                f = face[y * samples + sj, x * samples + si]
-                if once:
-                    f = first
-                elif f < low or f >= high:
-                    continue
-                sx, sy = np.float32(x * samples) + middle, np.float32(y * samples) + middle
-                if not once:
-                    sx = np.float32(x * samples + si) + (_QUARTER if (y * samples + sj) & 1 else -_QUARTER)
-                    sy = np.float32(y * samples + sj) + (-_QUARTER if (x * samples + si) & 1 else _QUARTER)
-                weight = share * np.float32(count) if once else share
-                t = f - low
-                if t != last:
-                    last = t
-                    a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-                    per_pixel, per_metre = _texel_scale(p, a, b, c, texel_count, samples, lens[0])
-                w0, w1, w2, q, front = _weights(p, a, b, c, sx, sy)
-                px = w0 * p[a, 3] + w1 * p[b, 3] + w2 * p[c, 3]
-                py = w0 * p[a, 4] + w1 * p[b, 4] + w2 * p[c, 4]
-                pz = w0 * p[a, 5] + w1 * p[b, 5] + w2 * p[c, 5]
-                nx = w0 * p[a, 6] + w1 * p[b, 6] + w2 * p[c, 6]
-                ny = w0 * p[a, 7] + w1 * p[b, 7] + w2 * p[c, 7]
-                nz = w0 * p[a, 8] + w1 * p[b, 8] + w2 * p[c, 8]
-                norm = _1 / np.sqrt(nx * nx + ny * ny + nz * nz + np.float32(1e-12))
-                if not front:
-                    norm = -norm
-                nx, ny, nz = nx * norm, ny * norm, nz * norm
-                u = w0 * p[a, 9] + w1 * p[b, 9] + w2 * p[c, 9]
-                v = w0 * p[a, 10] + w1 * p[b, 10] + w2 * p[c, 10]
-                ao = w0 * p[a, 11] + w1 * p[b, 11] + w2 * p[c, 11]
-                # at grazing angles the level is held back: texels a pixel as if seen at 0.3 of the frontal area
-                covered = max(min(per_pixel, per_metre / (q * q)), np.float32(1e-3))
-                level = _HALF * _log2(covered) - _QUARTER
-                ar, ag, ab, rough = _sample_mesh(texels, layout, level, u, v)
-                if rough < _0:
-                    rough = material[1]
-                cr, cg, cb = _surface(
-                    px, py, pz, nx, ny, nz, ao, ar, ag, ab, rough, material, lights, wraps, ambient, key, frame,
-                    moments, centre,
-                )  # fmt: skip
-                if mirror.shape[0] > 0:
-                    if not once or x & 1 == 0 or reflected != x - 1:  # a reflection is smooth: every other pixel
-                        mr, mg, mb = _reflection(
-                            mirror, room_layout, room_texels, room_flags, origin, px, py, pz, rough
-                        )
-                    reflected = x
-                    fresnel = _schlick(px, py, pz, nx, ny, nz, centre, material[0]) * material[5]
-                    cr, cg, cb = cr + fresnel * mr, cg + fresnel * mg, cb + fresnel * mb
-                image[y, x, 0] += weight * cr
-                image[y, x, 1] += weight * cg
-                image[y, x, 2] += weight * cb
-                # the majority of the samples names the pixel; on a tie the nearer surface does
-                if 2 * count >= total and (
-                    q * depth[y, x] > _1 or (2 * count > total and object_ids[y, x] != object_id)
-                ):
-                    depth[y, x] = _1 / q
-                    object_ids[y, x] = object_id
-                    if uv_out.shape[0] > 0:
-                        uv_out[y, x, 0] = u
-                        uv_out[y, x, 1] = v
-                if once:
-                    break
-
-
-@nb.njit(**_INLINE)
-def _schlick(px, py, pz, nx, ny, nz, centre, f0):
-    vx, vy, vz = centre[0] - px, centre[1] - py, centre[2] - pz
-    cosine = abs(nx * vx + ny * vy + nz * vz) / np.sqrt(vx * vx + vy * vy + vz * vz)
-    grazing = _1 - cosine
-    square = grazing * grazing
-    return f0 + (_1 - f0) * square * square * grazing
+def _mirror_room(rows, where, n, mirror, layout, texels, flags, origin, material):
+    """Add the room's reflection. It is smooth: along a row every fourth pixel is traced, those between interpolated."""
+    f0, strength = material[0], material[5]
+    j = 0
+    while j < n:
+        if j == 0 or where[j, 0] != where[j - 1, 0] or where[j, 1] != where[j - 1, 1] + 1:
+            _reflect(rows, j, mirror, layout, texels, flags, origin)
+        step = 1
+        if j + 4 < n and where[j + 4, 0] == where[j, 0] and where[j + 4, 1] == where[j, 1] + 4:
+            step = 4
+        if j + step < n:
+            _reflect(rows, j + step, mirror, layout, texels, flags, origin)
+        for i in range(1, step):
+            part = np.float32(i) * _QUARTER
+            for row in (_MR, _MG, _MB):
+                rows[row + j + i] = rows[row + j] + part * (rows[row + j + 4] - rows[row + j])
+        j += step
+    for j in range(n):
+        grazing = _1 - rows[_NV + j]
+        square = grazing * grazing
+        fresnel = (f0 + (_1 - f0) * square * square * grazing) * strength
+        rows[_SR + j] += fresnel * rows[_MR + j]
+        rows[_SG + j] += fresnel * rows[_MG + j]
+        rows[_SB + j] += fresnel * rows[_MB + j]
 
 
 @nb.njit(**_INLINE)
 def _weights(screen, a, b, c, x, y):
-    """Perspective-correct weights at a sub-sample position, 1/z there, and whether the front is seen.
+    """Perspective-correct weights at a sub-sample position, 1/z there, and twice the area (negative: the front is seen).
 
     A pixel is shaded at its centre, which may lie just outside the triangle: weights are held near 0..1."""
     x0, y0, q0 = screen[a, 0], screen[a, 1], screen[a, 2]
@@ -1346,4 +1467,4 @@ def _weights(screen, a, b, c, x, y):
     w0, w1, w2 = w0 * q0, w1 * q1, w2 * q2
     q = w0 + w1 + w2
     inv = np.float32(1.0) / q
-    return w0 * inv, w1 * inv, w2 * inv, q / total, area < _0
+    return w0 * inv, w1 * inv, w2 * inv, q / total, area

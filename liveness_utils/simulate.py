@@ -34,12 +34,13 @@ from liveness_utils.errors import SimulationError
 from liveness_utils.faces import Face, build_face, landmark_table, sample_identity
 from liveness_utils.render import BEZEL, SKIN, Material, Mesh, Texture, light_room, make_texture, project, render
 
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 FRAME_PX = 256
 MARGIN = 8
 TRUTH_PX = 64
 INTEROCULAR = 0.063  # metres, adult median (Dodgson 2004, doi 10.1117/12.529999)
 EYE_CORNERS = (33, 133, 362, 263)
+_LIP_LINE = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308)  # inner rim of the upper lip
 CHEEK_POINTS = (50, 280, 101, 330, 116, 345)
 
 # The one table of the mix: how motions, forgeries and numbered things fall on classes and splits.
@@ -659,24 +660,43 @@ def _vertex_normals(vertices: np.ndarray, triangles: np.ndarray, weld: np.ndarra
 
 
 def _mask_albedo(victim: Face, tool: pai.MaskInstrument, rng: np.random.Generator) -> np.ndarray:
-    """The victim's colours as a maker of masks gets them: less detail, other gamut, a grain of its own."""
+    """The victim's colours as a maker of masks gets them: less detail, other gamut, a grain and cut edges of its own."""
     soft = cv2.GaussianBlur(victim.albedo, (0, 0), 5.0 * (1.0 - tool.detail) + 0.5)
     grey = soft.mean(2, keepdims=True)
     colour = (grey + tool.saturation * (soft - grey)) * np.array(tool.tint, np.float32)
     grain = cv2.GaussianBlur(rng.normal(0, 1, victim.albedo.shape[:2]).astype(np.float32), (0, 0), 0.8)
-    return np.clip(colour * (1 + tool.grain * 2.0 * grain[..., None]), 0.005, 0.95).astype(np.float32)
+    shade = _cut_edges(victim, tool) * (1 + tool.grain * 2.0 * grain)
+    return np.clip(colour * shade[..., None], 0.005, 0.95).astype(np.float32)
+
+
+def _cut_edges(victim: Face, tool: pai.MaskInstrument) -> np.ndarray:
+    """Factor (S, S) float32 on a mask's colour: the shadowed rims of its eye openings and, on some, a slit at the mouth."""
+    side = victim.albedo.shape[0]
+    dark = np.zeros((side, side), np.float32)
+    for centre, axes, angle in _eye_ellipses(victim, 1.25 * tool.eye_hole):
+        cv2.ellipse(dark, centre, axes, angle, 0, 360, 0.6 * tool.seam, max(side // 170, 1))
+    if tool.mouth_slit:
+        lips = _landmark_uv(victim)[list(_LIP_LINE)] * (side - 1)
+        cv2.polylines(dark, [np.round(lips).astype(np.int32)], False, 0.5 + 0.4 * tool.seam, max(side // 120, 1))
+    return 1.0 - cv2.GaussianBlur(dark, (0, 0), side / 512)
+
+
+def _eye_ellipses(victim: Face, size: float) -> list[tuple[tuple[int, int], tuple[int, int], float]]:
+    """Centre, half axes and angle of an ellipse around each eye in texture pixels; size 1 just clears the lids."""
+    uv = _landmark_uv(victim) * (victim.albedo.shape[0] - 1)
+    found = []
+    for a, b in ((33, 133), (362, 263)):
+        centre, half = (uv[a] + uv[b]) / 2, np.linalg.norm(uv[b] - uv[a]) / 2 * 1.12 * size
+        angle = float(np.degrees(np.arctan2(*(uv[b] - uv[a])[::-1])))
+        found.append((tuple(int(round(c)) for c in centre), (int(round(half)), int(round(0.62 * half))), angle))
+    return found
 
 
 def _eye_openings(victim: Face, tool: pai.MaskInstrument) -> np.ndarray:
     """Alpha of a rigid mask in texture space: open where the eyes look out."""
-    side = victim.albedo.shape[0]
-    uv = _landmark_uv(victim) * (side - 1)
-    alpha = np.ones((side, side), np.float32)
-    for a, b in ((33, 133), (362, 263)):
-        centre, half = (uv[a] + uv[b]) / 2, np.linalg.norm(uv[b] - uv[a]) / 2 * 1.12 * tool.eye_hole
-        angle = np.degrees(np.arctan2(*(uv[b] - uv[a])[::-1]))
-        axes = (int(round(half)), int(round(0.62 * half)))
-        cv2.ellipse(alpha, tuple(int(round(c)) for c in centre), axes, angle, 0, 360, 0.0, -1)
+    alpha = np.ones(victim.albedo.shape[:2], np.float32)
+    for centre, axes, angle in _eye_ellipses(victim, tool.eye_hole):
+        cv2.ellipse(alpha, centre, axes, angle, 0, 360, 0.0, -1)
     return alpha
 
 
