@@ -39,6 +39,7 @@ class Profile:
         study_epochs: upper bound of epochs for each training of the study.
         bootstrap: replicates of the subject bootstrap.
         robustness_clips: test clips (stratified) used by each robustness curve.
+        redteam_clips: test clips on which each of an attacker's choices is tried.
         calibration_clips: training clips used to calibrate the quantiser.
         demo_clips: clips a teaching figure walks over.
     """
@@ -59,6 +60,7 @@ class Profile:
     study_epochs: int
     bootstrap: int
     robustness_clips: int
+    redteam_clips: int
     calibration_clips: int
     demo_clips: int
 
@@ -85,7 +87,7 @@ _QUICK = Profile(
     subjects=(12, 4, 8, 8), bona_fide_clips=(16, 4, 8, 10), attack_clips=(4, 1, 2, 2),
     epochs=10, patience=10, batch_size=8, train_frames=8, learning_rate=1e-3,
     variants=("video", "all"), seeds=(0,), left_out=(), study_epochs=1,
-    bootstrap=200, robustness_clips=4, calibration_clips=8, demo_clips=8,
+    bootstrap=200, robustness_clips=4, redteam_clips=1, calibration_clips=8, demo_clips=8,
 )  # fmt: skip
 
 _FULL = Profile(
@@ -93,7 +95,7 @@ _FULL = Profile(
     subjects=(100, 20, 40, 60), bona_fide_clips=(312, 48, 120, 240), attack_clips=(78, 12, 60, 60),
     epochs=40, patience=8, batch_size=16, train_frames=12, learning_rate=1e-3,
     variants=(), seeds=(0,), left_out=(), study_epochs=0,
-    bootstrap=2000, robustness_clips=90, calibration_clips=128, demo_clips=60,
+    bootstrap=2000, robustness_clips=90, redteam_clips=8, calibration_clips=128, demo_clips=60,
 )  # fmt: skip
 
 _STUDY = Profile(
@@ -102,7 +104,7 @@ _STUDY = Profile(
     attack_clips=_FULL.attack_clips,
     epochs=40, patience=8, batch_size=16, train_frames=8, learning_rate=1e-3,
     variants=ABLATION, seeds=(0, 1, 2), left_out=("all",), study_epochs=10,
-    bootstrap=2000, robustness_clips=90, calibration_clips=128, demo_clips=60,
+    bootstrap=2000, robustness_clips=90, redteam_clips=8, calibration_clips=128, demo_clips=60,
 )  # fmt: skip
 
 

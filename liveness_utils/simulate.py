@@ -63,7 +63,11 @@ FOLLOW_SHARE = 0.5  # of faces that turn with the phone, with a gain between 0 a
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """Everything that is decided about a clip before a pixel is drawn."""
+    """Everything that is decided about a clip before a pixel is drawn.
+
+    `changes` is empty in a plan; `redteam` sets it to see what one of an attacker's choices is worth: a field of
+    the instrument with its value, ``distance`` (factor) or ``imu_truth`` (share of the true motion in a forged IMU).
+    """
 
     clip_id: str
     number: int
@@ -82,6 +86,7 @@ class ClipSpec:
     capture_light: str
     motion_kind: str
     follow_gain: float
+    changes: tuple[tuple[str, float], ...] = ()
 
 
 # ---------------------------------------------------------------- plan
@@ -203,7 +208,7 @@ def _skin_texture(seed: int, subject: int) -> Texture:
     return make_texture(face.albedo, gloss=face.gloss)
 
 
-@lru_cache(maxsize=12)
+@lru_cache(maxsize=40)
 def _room(scene: int):
     return scenes.sample_room(np.random.default_rng([17, scene]))
 
@@ -413,7 +418,7 @@ def _sheet(width: float, height: float, radius: float, axis: float):
 
 
 def _present_print(spec: ClipSpec, t: np.ndarray, rng, camera) -> Surface:
-    tool = pai.instrument(spec.species, spec.instrument)
+    tool = _tool(spec)
     height = 400
     picture = photograph(spec, rng, int(round(height * tool.width / tool.height)), height, video=False)
     wearer = None
@@ -472,7 +477,7 @@ def _worn_poses(wearer: Actor) -> np.ndarray:
 
 
 def _present_screen(spec: ClipSpec, t: np.ndarray, rng, camera, *, lux: float, readout: float) -> Surface:
-    tool = pai.instrument(spec.species, spec.instrument)
+    tool = _tool(spec)
     height = 320  # about what a camera of 256 px can still resolve of it
     portrait = tool.height > tool.width
     width = int(round(height * (tool.width / tool.height if portrait else 0.75)))
@@ -611,7 +616,7 @@ class Masked:
 
 
 def _present_mask(spec: ClipSpec, t: np.ndarray, rng, camera) -> Masked:
-    tool = pai.instrument(spec.species, spec.instrument)
+    tool = _tool(spec)
     wearer = _act(spec.seed, spec.other, t, rng, camera, gain=spec.follow_gain)
     victim = person(spec.seed, spec.subject)
     rigid = spec.species == "rigid_mask"
@@ -864,12 +869,19 @@ def _subject(spec: ClipSpec, t, rng, camera, lux: float, readout: float):
     return _act(spec.seed, spec.subject, t, rng, camera, gain=spec.follow_gain)
 
 
+def _tool(spec: ClipSpec) -> pai.Instrument:
+    tool = pai.instrument(spec.species, spec.instrument)
+    own = {name: value for name, value in spec.changes if hasattr(tool, name)}
+    return replace(tool, **own) if own else tool
+
+
 def _camera_way(spec: ClipSpec, subject, draft: motion.Trajectory, way: int, distance: float) -> motion.Trajectory:
     """The same way of the phone, as near as makes the shown face as large as a face would be."""
     if not isinstance(subject, Surface):
         return draft
     shown = subject.picture.eyes()[1] * subject.tool.width / subject.picture.frames.shape[2]
-    near = float(np.clip(distance * shown / INTEROCULAR, 0.10, 0.95))
+    factor = dict(spec.changes).get("distance", 1.0)
+    near = float(np.clip(factor * distance * shown / INTEROCULAR, 0.10, 0.95))
     return motion.camera_trajectory(spec.motion_kind, np.random.default_rng(way), near)
 
 
@@ -878,8 +890,13 @@ def _motion_data(spec: ClipSpec, camera, device: DeviceProfile, rng, offset: flo
     if spec.species != "injection":
         times = motion.imu_times(device.imu, rng)
         return motion.imu_from_trajectory(camera, times, device.imu, rng, device.facing, offset=offset), "measured"
-    tool = pai.instrument("injection", spec.instrument)
+    tool = _tool(spec)
     forged = motion.forge_imu(tool.imu_kind, rng, camera, device.imu, facing=device.facing, offset=offset)
+    share = dict(spec.changes).get("imu_truth", 0.0)
+    if share:
+        true = motion.imu_from_trajectory(camera, forged.t - offset, device.imu, rng, device.facing, offset=offset)
+        mixed = ((1 - share) * a + share * b for a, b in ((forged.accel, true.accel), (forged.gyro, true.gyro)))
+        forged = Imu(forged.t, *mixed)
     return forged, tool.imu_kind
 
 
@@ -924,13 +941,16 @@ def _is_mask(spec: ClipSpec) -> bool:
 
 
 def _grouped(specs: Sequence[ClipSpec]) -> list[list[ClipSpec]]:
-    """Clips by group of subjects, the largest groups first so that workers end together."""
+    """Clips by group of subjects, the largest groups first so that workers end together.
+
+    Inside a group clips go by scene: its few people stay in the cache, and so a room is built once.
+    """
     groups: dict[tuple, list[ClipSpec]] = {}
     for split in {s.split: None for s in specs}:
         mine = [s for s in specs if s.split == split]
         people = np.unique([n for s in mine for n in (s.subject, s.other)])
         group = dict(zip(people, _group_of(people), strict=True))
-        for spec in sorted(mine, key=lambda s: s.subject):
+        for spec in sorted(mine, key=lambda s: s.scene):
             groups.setdefault((split, group[spec.subject]), []).append(spec)
     return sorted(groups.values(), key=len, reverse=True)
 
@@ -1042,4 +1062,4 @@ _BACKENDS = {"loky": _on_this_machine, "dask": _on_dask}
 
 def spec_table(specs: Sequence[ClipSpec]) -> pd.DataFrame:
     """The plan as a table, one row a clip."""
-    return pd.DataFrame([asdict(s) for s in specs])
+    return pd.DataFrame([asdict(s) for s in specs]).drop(columns="changes")
