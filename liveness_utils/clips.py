@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pandas as pd
 from av.sidedata.sidedata import Type as SideDataType
@@ -62,6 +63,7 @@ CLIP_SECONDS = 2.5
 NETWORK_FRAMES = 25
 NETWORK_RATE = 10.0
 MAX_FRAME_GAP = 0.25
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _TICKS = 1_000_000  # MP4 time base: one microsecond
 _MAX_PIXELS = 4096 * 4096
 _GRAVITY = 9.80665
@@ -414,6 +416,60 @@ def _clean_times(times: Sequence[float], path: Path) -> np.ndarray:
     if not np.all(np.isfinite(t)) or np.any(np.diff(t) <= 0):
         raise ClipError(f"{path}: frame times do not increase; record it again.")
     return t - t[0]
+
+
+# ----------------------------------------------------------------------------------------- stills
+def read_image(path: str | Path, *, max_side: int | None = None) -> np.ndarray:
+    """Read one picture upright, as (H, W, 3) uint8 RGB.
+
+    Args:
+        path: JPEG, PNG, BMP or WebP.
+        max_side: longer side in pixels above which it is shrunk by area averaging.
+
+    Raises:
+        ClipError: no such file, or no readable picture.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ClipError(f"{path}: no such image file; check the path.")
+    bgr = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR) if path.stat().st_size else None
+    if bgr is None or bgr.shape[0] * bgr.shape[1] > _MAX_PIXELS:
+        raise ClipError(f"{path}: not a readable picture of up to 4096 × 4096 pixels; copy or shrink it.")
+    scale = max_side / max(bgr.shape[:2]) if max_side else 1.0
+    if scale < 1.0:
+        size = (max(1, round(bgr.shape[1] * scale)), max(1, round(bgr.shape[0] * scale)))
+        bgr = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA)
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def is_image(path: str | Path) -> bool:
+    """Whether a file's name says that it is a picture, not a video.
+
+    >>> is_image("face.JPG"), is_image("face.mp4")
+    (True, False)
+    """
+    return Path(path).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _still_file(folder: Path) -> Path | None:
+    """The picture of a clip that is a single still, kept as the bytes it came in."""
+    return next((p for s in IMAGE_SUFFIXES if (p := folder / f"still{s}").is_file()), None)
+
+
+def media_file(root: str | Path, clip_id: str) -> Path:
+    """The file of a clip's pixels: ``video.mp4``, or ``still.*`` of a clip of one picture."""
+    folder = _clip_folder(root, clip_id)
+    return _still_file(folder) or folder / "video.mp4"
+
+
+def _write_pixels(folder: Path, clip: Clip, original: Path | None, **options: Any) -> None:
+    if len(clip.frames) == 1 and original is not None:
+        shutil.copyfile(original, folder / f"still{original.suffix.lower()}")
+    elif len(clip.frames) == 1:
+        ok, data = cv2.imencode(".png", cv2.cvtColor(clip.frames[0], cv2.COLOR_RGB2BGR))
+        (folder / "still.png").write_bytes(data.tobytes() if ok else b"")
+    else:
+        _encode(folder / "video.mp4", clip.frames, np.asarray(clip.t) - clip.t[0], **options)
 
 
 # -------------------------------------------------------------------------------------------- IMU
@@ -830,16 +886,19 @@ def write_clip(
     crf: int = 23,
     preset: str = "superfast",
     bitrate: int | None = None,
+    original: str | Path | None = None,
 ) -> Path:
     """Store a clip as ROOT/clips/<clip_id>/{video.mp4, imu.parquet, truth.npz}.
 
     The folder appears whole or not at all; one that is there is replaced. The manifest row
-    is the caller's to collect (`write_manifest`).
+    is the caller's to collect (`write_manifest`). A clip of one frame is a still and is kept as
+    a picture (``still.png``): a video codec would change the texture that it is judged by.
 
     Args:
         root: data folder.
         clip: what to store.
         crf: see `write_video`, as are `preset` and `bitrate`.
+        original: image file of a still, whose bytes are kept as they are.
 
     Returns:
         The clip's folder.
@@ -849,8 +908,8 @@ def write_clip(
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{clip.clip_id}-"))
     try:
-        t = np.asarray(clip.t) - clip.t[0]
-        _encode(part / "video.mp4", clip.frames, t, crf=crf, preset=preset, bitrate=bitrate)
+        original = None if original is None else Path(original)
+        _write_pixels(part, clip, original, crf=crf, preset=preset, bitrate=bitrate)
         if clip.imu is not None:
             _imu_table(clip.imu).to_parquet(part / "imu.parquet", index=False)
         if clip.truth is not None:
@@ -892,10 +951,11 @@ def load_clip(
         ClipError: if the clip is missing or damaged.
     """
     folder = _clip_folder(root, clip_id)
-    if not (folder / "video.mp4").is_file():
+    still = _still_file(folder)
+    if still is None and not (folder / "video.mp4").is_file():
         raise ClipError(f"{folder}: no such clip; generate or copy it first.")
     meta = _find_row(root, clip_id) if row is None else _plain(dict(row))
-    frames, t = read_video(folder / "video.mp4")
+    frames, t = (read_image(still)[None], np.zeros(1)) if still else read_video(folder / "video.mp4")
     imu_path = folder / "imu.parquet"
     return Clip(
         clip_id=clip_id,
@@ -951,7 +1011,7 @@ def load_recording(
     known and stay None.
 
     Args:
-        video: any file that PyAV opens.
+        video: any file that PyAV opens; a picture becomes a clip of one frame.
         imu: Parquet or CSV file as `read_imu` takes, with t = 0 at the first video frame.
         camera_facing: ``front`` or ``rear``.
         platform: sign convention of the IMU, see `normalise_imu`.
@@ -966,9 +1026,10 @@ def load_recording(
     if camera_facing not in ("front", "rear"):
         raise ClipError(f"camera_facing is {camera_facing!r}; say front or rear.")
     video = Path(video)
-    frames, t = read_video(
-        video, max_side=max_side, max_seconds=max_seconds, max_frames=max_frames + 1
-    )
+    if is_image(video):
+        frames, t = read_image(video, max_side=max_side)[None], np.zeros(1)
+    else:
+        frames, t = read_video(video, max_side=max_side, max_seconds=max_seconds, max_frames=max_frames + 1)
     cut = bool(len(t) > max_frames or t[-1] > max_seconds - 0.1)
     frames, t = frames[:max_frames], t[:max_frames]
     record = read_imu(imu) if isinstance(imu, (str, Path)) else imu

@@ -11,7 +11,9 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -138,11 +140,12 @@ def source_mark(data_dir: str | os.PathLike, clip_ids: Sequence[str]) -> str:
 
     Clips that were made anew, or cues that were added since, get another one.
     """
+    from liveness_utils.clips import media_file
     from liveness_utils.cues import CUE_NAMES, FRAME_FEATURES
 
     digest = hashlib.sha256(" ".join((*CUE_NAMES, *FRAME_FEATURES)).encode())
     for clip_id in sorted(str(c) for c in clip_ids):
-        video = Path(data_dir) / "clips" / clip_id / "video.mp4"
+        video = media_file(data_dir, clip_id)
         digest.update(f"{clip_id} {video.stat().st_size if video.is_file() else 0}\n".encode())
     return digest.hexdigest()[:12]
 
@@ -179,10 +182,8 @@ def _part(parts: Path, clip_id: str) -> Path:
 
 
 def _prepare_batch(data_dir: Path, parts: Path, rows: list[dict], others: dict[str, list[str]]) -> int:
-    from liveness_utils.landmarks import Landmarker
-
     cv2.setNumThreads(1)
-    with Landmarker() as landmarker:
+    with closing(_Landmarkers()) as landmarker:
         for row in rows:
             arrays = _prepare_clip(data_dir, row, landmarker, others.get(row["split"], []))
             path = _part(parts, row["clip_id"])
@@ -193,11 +194,11 @@ def _prepare_batch(data_dir: Path, parts: Path, rows: list[dict], others: dict[s
 
 
 def _prepare_clip(data_dir: Path, row: dict, landmarker, others: list[str]) -> dict:
-    from liveness_utils import clips, cues, landmarks
+    from liveness_utils import clips, cues
 
     has_truth = (data_dir / "clips" / row["clip_id"] / "truth.npz").is_file()
     clip = clips.load_clip(data_dir, row["clip_id"], truth=has_truth, row=row)
-    seen = cues.analyse(clip, landmarks.track(clip, landmarker))
+    seen = cues.analyse(clip, _track(clip, landmarker))
     found, problem = _inputs_or_problem(clip, seen)
     return {
         "crops": found.crops,
@@ -211,6 +212,37 @@ def _prepare_clip(data_dir: Path, row: dict, landmarker, others: list[str]) -> d
         "problem": problem,
         **_decoys(data_dir, clip, seen, found, others),
     }
+
+
+def _track(clip, landmarker):
+    """Landmarks of a clip; a still is no stream, and goes to the landmarker for images."""
+    from liveness_utils import landmarks
+
+    is_still = len(clip.t) == 1
+    return inputs.still_track(clip, landmarker.still) if is_still else landmarks.track(clip, landmarker.video)
+
+
+class _Landmarkers:
+    """MediaPipe for streams and for stills, each opened when it is first needed."""
+
+    @cached_property
+    def video(self):
+        """One face, followed."""
+        from liveness_utils.landmarks import Landmarker
+
+        return Landmarker()
+
+    @cached_property
+    def still(self):
+        """Up to two faces, each picture for itself."""
+        from liveness_utils.landmarks import Landmarker
+
+        return Landmarker(2, "image")
+
+    def close(self) -> None:
+        """Free what was opened."""
+        for opened in vars(self).values():
+            opened.close()
 
 
 def _decoys(data_dir: Path, clip, seen, found: ClipInputs, others: list[str]) -> dict[str, np.ndarray]:
@@ -250,6 +282,8 @@ def _other_imus(data_dir: Path, clip, others: list[str]) -> list:
 
 def _inputs_or_problem(clip, seen) -> tuple[ClipInputs, str]:
     """A clip that cannot be judged stays in the set, with the reason: it counts as rejected."""
+    if len(clip.t) == 1:
+        return inputs.still_inputs(clip, seen.track, seen.features.values), ""
     try:
         return clip_inputs(clip, seen.track, seen.features.values), ""
     except (ClipError, LandmarkError) as error:
@@ -263,11 +297,13 @@ def _pack(parts: Path, out: Path, table, source: str) -> None:
 
     (out / "index.json").unlink(missing_ok=True)
     arrays, cue_rows, quality = {}, [], []
+    pictures = 1 if all(_is_still(_part(parts, c)) for c in table["clip_id"]) else inputs.FRAMES
     for k, clip_id in enumerate(table["clip_id"]):
         with np.load(_part(parts, clip_id)) as part:
             for name in ARRAYS:
                 if name not in arrays:
                     shape = (len(table), *part[name].shape)
+                    shape = (len(table), pictures, *shape[2:]) if name == "crops" else shape
                     arrays[name] = np.lib.format.open_memmap(out / f"{name}.npy", "w+", part[name].dtype, shape)
                 arrays[name][k] = part[name]
             cue_rows.append({"clip_id": clip_id, **json.loads(str(part["cues"]))})
@@ -282,9 +318,15 @@ def _pack(parts: Path, out: Path, table, source: str) -> None:
         shutil.rmtree(old)
 
 
+def _is_still(part: Path) -> bool:
+    with np.load(part) as held:
+        return not held["t"].any()
+
+
 def _quality_row(clip_id: str, part) -> dict:
     summary = inputs.summarise_quality(part["quality_rows"], part["t"])
-    reasons = [str(part["problem"])] if str(part["problem"]) else inputs.quality_reasons(summary)
+    limits = inputs.QualityLimits() if part["t"].any() else inputs.STILL_LIMITS
+    reasons = [str(part["problem"])] if str(part["problem"]) else inputs.quality_reasons(summary, limits)
     return {"clip_id": clip_id, **summary, "reasons": "; ".join(reasons)}
 
 
@@ -326,6 +368,16 @@ class Prepared:
 
     def __len__(self) -> int:
         return len(self.manifest)
+
+    @property
+    def stills(self) -> bool:
+        """Whether every clip is a single picture, stored once and shown 25 times."""
+        return self.crops.shape[1] > 1 and self.crops.strides[1] == 0
+
+    @property
+    def pictures(self) -> int:
+        """How many different pictures a clip has for the network: 25, of a still 1."""
+        return 1 if self.stills else inputs.FRAMES
 
     @property
     def mark(self) -> str:
@@ -384,9 +436,43 @@ def open_prepared(folder: str | os.PathLike) -> Prepared:
         raise DatasetError(f"{folder}: no prepared clips of this version; run `prepare` (notebook 02) first.")
     index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
+    if arrays["crops"].shape[1] == 1:  # stills: a view that repeats the one picture
+        shape = arrays["crops"].shape
+        arrays["crops"] = np.broadcast_to(arrays["crops"], (shape[0], inputs.FRAMES, *shape[2:]))
     tables = [pd.read_parquet(folder / f"{name}.parquet") for name in ("manifest", "quality")]
     names, columns = (tuple(index[k]) for k in ("feature_names", "imu_columns"))
     return Prepared(folder, *tables, names, columns, **arrays)
+
+
+def resplit(prepared: str | os.PathLike, out_dir: str | os.PathLike, splits: dict[str, str]) -> Path:
+    """The same prepared clips under other splits, without copying an array.
+
+    Folds are this: `training.train` reads a folder, and a fold is a folder whose arrays are
+    links to those of another and whose manifest says otherwise.
+
+    Args:
+        prepared: folder that `prepare` left. out_dir: folder of the fold; made anew.
+        splits: clip_id to train, validation, dev, test; clips not named are in none ("unused").
+
+    Returns:
+        out_dir.
+
+    Raises:
+        DatasetError: `prepared` is unfinished, or a split has another name.
+    """
+    source, out = Path(prepared).resolve(), Path(out_dir)
+    table = open_prepared(source).manifest.copy()
+    if wrong := set(splits.values()) - {"train", "validation", "dev", "test", "unused"}:
+        raise DatasetError(f"{sorted(wrong)} are no splits: use train, validation, dev, test or unused.")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "index.json").unlink(missing_ok=True)
+    table["split"] = table["clip_id"].map(splits).fillna("unused").astype("string")
+    table.to_parquet(out / "manifest.parquet", index=False)
+    for name in (*(f"{a}.npy" for a in ARRAYS), "cues.parquet", "quality.parquet"):
+        (out / name).unlink(missing_ok=True)
+        os.symlink(source / name, out / name)
+    shutil.copyfile(source / "index.json", out / "index.json")
+    return out
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,10 @@ class ClipError(LivenessError):
     """A video, an IMU record or a manifest cannot be used as it is."""
 
 
+class AdapterError(LivenessError):
+    """A folder of data is not laid out as was said, or holds nothing that can be used."""
+
+
 class MotionError(LivenessError):
     """A trajectory or an IMU was asked for that cannot exist."""
 

@@ -481,7 +481,7 @@ def export_bundle(
         species=tuple(extra.get("species", ds.SPECIES)),
         thresholds=thresholds or {},
         target=target,
-        quality=vars(inputs.QualityLimits()),
+        quality=vars(inputs.STILL_LIMITS if prepared.stills else inputs.QualityLimits()),
         metrics=metrics or {},
         versions=_versions(data_version),
         variants=table,

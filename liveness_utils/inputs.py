@@ -6,12 +6,12 @@ Frames, face points and IMU samples come in; crops, IMU windows and quality sent
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import cv2
 import numpy as np
 
-from liveness_utils.landmarks import face_crop, interocular_distance
+from liveness_utils.landmarks import face_crop, interocular_distance, make_track
 
 FRAMES = 25
 RATE = 10.0
@@ -83,6 +83,10 @@ class QualityLimits:
     min_sharpness: float = 0.6
     min_seconds: float = 2.0
     max_frozen_share: float = 0.5
+
+
+# For single pictures: nothing lasts and nothing moves. A bundle that holds these was made for stills.
+STILL_LIMITS = QualityLimits(min_seconds=0.0, max_frozen_share=1.0)
 
 
 def limits_from(values: dict) -> QualityLimits:
@@ -221,6 +225,32 @@ def clip_inputs(clip, track, features: np.ndarray, index: np.ndarray | None = No
         quality_rows(clip, track, index, crops),
         index,
     )
+
+
+def still_inputs(clip, track, features: np.ndarray) -> ClipInputs:
+    """What the network is given of a single picture: video alone, the same one 25 times.
+
+    Geometry and IMU count as absent: everything in them that tells a face from its picture is
+    motion. `crops` holds the one picture, (1, 112, 112, 3); all else is as in `clip_inputs`.
+
+    Args:
+        clip: one frame. track: its landmarks. features: (1, G).
+    """
+    found = clip_inputs(clip, track, features, np.zeros(FRAMES, np.int64))
+    return replace(found, crops=found.crops[:1], presence=np.array([1, 0, 0], np.float32))
+
+
+def still_track(clip, landmarker):
+    """Landmarks of a clip of one frame, by a landmarker for images with room for two faces.
+
+    Args:
+        clip: one frame. landmarker: `Landmarker(2, "image")`, which many stills can share.
+
+    Returns:
+        landmarks.Track of length one.
+    """
+    faces = landmarker.detect(clip.frames[0], 0.0, clip.intrinsics)
+    return make_track(clip.t, faces[:1] or [None], [len(faces)])
 
 
 def face_crops(clip, track, index: np.ndarray) -> np.ndarray:

@@ -483,6 +483,8 @@ def predict_clip(clip: Clip, bundle: Bundle | str | Path, *, session: LivenessSe
         with LivenessSession(bundle, stream=False) as own:
             return predict_clip(clip, bundle, session=own)
     begin = time.perf_counter()
+    if len(clip.t) == 1:
+        return _predict_still(clip, session)
     session.reset(intrinsics=clip.intrinsics, facing=clip.camera_facing)
     try:
         network_frame_indices(clip.t)  # raises where the clip is too short or pauses
@@ -499,3 +501,23 @@ def predict_clip(clip: Clip, bundle: Bundle | str | Path, *, session: LivenessSe
     found = session.verdict()
     found.timings_ms["total"] = 1e3 * (time.perf_counter() - begin)
     return found
+
+
+def _predict_still(clip: Clip, session: LivenessSession) -> Verdict:
+    """Judge a single picture, if the bundle was made for stills; one made for video refuses it."""
+    if inputs.limits_from(dict(session.bundle.quality)).min_seconds > 0:
+        return no_decision("a single picture shows no motion, and this bundle judges video: give 2.5 s of it")
+    try:
+        with Landmarker(2, "image") as landmarker:
+            track = inputs.still_track(clip, landmarker)
+        found = inputs.still_inputs(clip, track, np.full((1, len(FRAME_FEATURES)), np.nan, np.float32))
+        fed = {
+            "frames": found.crops[None].repeat(inputs.FRAMES, axis=1).astype(np.float32) / np.float32(255.0),
+            "features": inputs.fill_missing(found.features, session._fill)[None],
+            "imu": found.imu[None],
+            "presence": found.presence[None],
+        }
+        quality = inputs.summarise_quality(found.quality_rows, found.t)
+        return decide(session.bundle, session._clip_model(**fed), found.presence, quality)
+    except Exception as error:
+        return no_decision(f"the picture could not be judged ({error})")

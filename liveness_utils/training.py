@@ -350,7 +350,8 @@ def _loaders(prepared, config: TrainConfig) -> tuple[list[DataLoader], ds.Scalin
             f"it has {int(labels.sum())} of {len(labels)}."
         )
     scaling = ds.scaling_of(prepared, rows["train"])
-    shared = {"modalities": config.modalities, "seed": config.seed, "frames": config.frames}
+    pictures = min(config.frames, prepared.pictures)
+    shared = {"modalities": config.modalities, "seed": config.seed, "frames": pictures}
     sets = [
         ds.LivenessDataset(prepared, rows["train"], scaling, augment=True, **shared),
         ds.LivenessDataset(prepared, rows["validation"], scaling, **shared),
@@ -361,7 +362,8 @@ def _loaders(prepared, config: TrainConfig) -> tuple[list[DataLoader], ds.Scalin
 
 def _known(prepared, rows: np.ndarray) -> np.ndarray:
     """Rows with a label and a face: a clip that the gates refuse teaches nothing."""
-    return rows[np.isfinite(prepared.labels[rows]) & (prepared.presence[rows, 1] > 0)]
+    face = prepared.quality["no_face"].to_numpy() == 0 if prepared.stills else prepared.presence[:, 1] > 0
+    return rows[np.isfinite(prepared.labels[rows]) & face[rows]]
 
 
 def _loader(data: ds.LivenessDataset, config: TrainConfig, shuffle: bool) -> DataLoader:
@@ -478,13 +480,16 @@ def predict_rows(
     from tqdm.auto import tqdm
 
     scaling = ds.Scaling(*_scaling_arrays(net, prepared))
-    data = ds.LivenessDataset(prepared, rows, scaling, modalities=modalities)
+    data = ds.LivenessDataset(prepared, rows, scaling, frames=prepared.pictures, modalities=modalities)
     out: dict[str, list] = {}
     count = -(-len(data) // batch_size)
     for batch in tqdm(ds.batches(data, batch_size), total=count, desc="score", disable=not progress):
         tensors = [torch.from_numpy(batch[k]) for k in ("features", "imu", "presence")]
-        result = net(torch.from_numpy(batch["frames"]).float() / 255.0, *tensors)
+        frames = torch.from_numpy(batch["frames"])
+        hold = flat_hold(torch.from_numpy(batch["hold"]), frames) if prepared.stills else None
+        result = net(frames.float() / 255.0, *tensors, hold)
         for name, value in result.items():
+            value = value.expand(-1, inputs.FRAMES, -1, -1) if name == "depth" else value
             out.setdefault(name, []).append(value.numpy())
     return {name: np.concatenate(values) for name, values in out.items()}
 
@@ -547,6 +552,32 @@ def score_table(prepared: ds.Prepared, rows: np.ndarray, out: dict[str, np.ndarr
         }
     )
     return pd.concat([head, table.drop(columns="clip_id")], axis=1)
+
+
+def write_scores(
+    checkpoint: str | os.PathLike,
+    prepared: ds.Prepared | str | os.PathLike,
+    folder: str | os.PathLike,
+    splits: Sequence[str] = ("dev", "test"),
+) -> list[Path]:
+    """Score splits and leave ``scores_SPLIT.csv``, as ``liveness evaluate`` reads them.
+
+    Clips without a label are left out, and so is a split without clips.
+
+    Returns:
+        the files written.
+    """
+    prepared = prepared if isinstance(prepared, ds.Prepared) else ds.open_prepared(prepared)
+    net, written = load_checkpoint(checkpoint)[0], []
+    for split in splits:
+        rows = prepared.rows(split)
+        rows = rows[np.isfinite(prepared.labels[rows])]
+        if len(rows):
+            table = score(net, prepared, rows=rows)
+            table["is_bonafide"] = table["is_bonafide"].astype(int)
+            written.append(Path(folder) / f"scores_{split}.csv")
+            table.to_csv(written[-1], index=False)
+    return written
 
 
 def variant_config(config: TrainConfig, name: str) -> TrainConfig:
