@@ -52,8 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"liveness {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in (
-        _add_check, _add_run, _add_generate, _add_train, _add_evaluate, _add_export,
-        _add_bundle, _add_predict,
+        _add_check, _add_run, _add_generate, _add_import, _add_train, _add_evaluate, _add_export,
+        _add_bundle, _add_predict, _add_serve,
     ):  # fmt: skip
         add(commands)
     return parser
@@ -146,11 +146,48 @@ def _generate(args: argparse.Namespace) -> None:
     print(f"{len(manifest)} clips in {out}")
 
 
+def _add_import(commands: Any) -> None:
+    parser = _command(commands, "import", _import, "Turn a folder of real data into clips (resumable).")
+    parser.add_argument("layout", nargs="?", metavar="LAYOUT", help="without one: list the layouts that are known")
+    parser.add_argument("source", nargs="?", type=Path, metavar="SRC", help="the data; without it: describe the layout")
+    parser.add_argument("target", nargs="?", type=Path, metavar="DST", help="new folder of clips")
+    parser.add_argument("--protocol", default="", metavar="N", help="of the data set (default: its first)")
+    parser.add_argument("--fps", type=float, help="frames a second, where pictures have no times")
+    parser.add_argument("--seconds", type=float, default=3.0, help="how much of each video is kept (3)")
+    parser.add_argument("--subject", metavar="REGEX", help="finds the person in a file's name, as its first group")
+    parser.add_argument("--seed", type=int, default=0, help="of splits that are not published")
+
+
+def _import(args: argparse.Namespace) -> None:
+    from liveness_utils import adapters
+    from liveness_utils.errors import AdapterError
+
+    if args.layout is None:
+        print("\n".join(f"{held.name:15} {held.title}" for held in adapters.LAYOUTS))
+        return
+    held = adapters.layout(args.layout)
+    if args.source is None:
+        print(held.about())
+        return
+    if args.target is None:
+        raise AdapterError("import takes LAYOUT SRC DST: say which folder the clips go to.")
+    options = adapters.Options(args.fps, args.subject)
+    done = adapters.import_layout(
+        held, args.source, args.target, protocol=args.protocol, options=options, seconds=args.seconds,
+        seed=args.seed, progress=sys.stderr.isatty(),
+    )  # fmt: skip
+    print("\n".join(done.lines))
+
+
 def _add_train(commands: Any) -> None:
     parser = _command(commands, "train", _train, "Train the fusion network (resumable).")
     _profile(parser)
     parser.add_argument("--data", default="", help="folder of clips")
     parser.add_argument("--out", default="", help="folder of the run (default runs/PROFILE)")
+    parser.add_argument("--start", type=Path, metavar="CKPT|BUNDLE", help="fine-tune from these weights")
+    parser.add_argument("--epochs", type=int, help="upper bound (default: the profile's)")
+    parser.add_argument("--learning-rate", type=float, help="default: the profile's, a third of it with --start")
+    parser.add_argument("--modalities", nargs="+", choices=("video", "landmarks", "imu"), help="default: all three")
     parser.add_argument("--study", action="store_true", help="the study's many trainings instead of one")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -166,13 +203,30 @@ def _train(args: argparse.Namespace) -> None:
     dataset.prepare(paths.data, paths.features, workers=args.workers)
     settings = training.from_profile(
         config.profile(args.profile), paths.features, paths.checkpoints, seed=args.seed,
-        devices=args.devices, num_nodes=args.num_nodes, strategy=args.strategy,
+        devices=args.devices, num_nodes=args.num_nodes, strategy=args.strategy, **_training_changes(args),
     )  # fmt: skip
     if not args.study:
-        print(training.train(settings))
+        checkpoint = training.train(settings)
+        if os.environ.get("LOCAL_RANK", "0") != "0" or os.environ.get("NODE_RANK", "0") != "0":
+            return  # one process of a distributed training scores
+        written = training.write_scores(checkpoint, paths.features, paths.run)
+        print("\n".join(str(path) for path in (checkpoint, *written)))
         return
     files = training.run_study(config.profile(args.profile), settings, paths.study, jobs=args.workers)
     print(f"{len(files)} trainings in {paths.study}")
+
+
+def _training_changes(args: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says of a training; fine-tuning takes smaller steps unless told."""
+    from liveness_utils import config
+
+    changes: dict[str, Any] = {"epochs": args.epochs, "learning_rate": args.learning_rate}
+    changes["modalities"] = tuple(args.modalities) if args.modalities else None
+    if args.start:
+        inside = args.start / "checkpoint.pt"
+        changes["start"] = str(inside if inside.is_file() else args.start)
+        changes["learning_rate"] = args.learning_rate or config.profile(args.profile).learning_rate / 3
+    return {name: value for name, value in changes.items() if value is not None}
 
 
 # --- evaluation ---------------------------------------------------------------------------
@@ -212,16 +266,20 @@ def _add_export(commands: Any) -> None:
     parser = _command(commands, "export", _export, "Turn a checkpoint into a bundle.")
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="CKPT")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--features", type=Path, metavar="DIR", help="prepared clips (default: beside the run)")
+    parser.add_argument("--features", type=Path, metavar="DIR", help="prepared clips (default: those of the run)")
+    parser.add_argument("--variants", nargs="+", metavar="NAME", help="to convert to; the last one is shipped")
     _profile(parser)
 
 
 def _export(args: argparse.Namespace) -> None:
     from liveness_utils import bundle, config, dataset, export
 
-    prepared = dataset.open_prepared(args.features or config.run_dir(args.profile) / "features")
+    beside = args.checkpoint.resolve().parent.parent / "features"
+    own = beside if dataset.is_prepared(beside) else config.run_dir(args.profile) / "features"
+    prepared = dataset.open_prepared(args.features or own)
     thresholds = export.dev_thresholds(args.checkpoint, prepared)
-    print(bundle.show(export.export_bundle(args.checkpoint, args.out, prepared, thresholds=thresholds)))
+    chosen = {"variants": args.variants, "default": args.variants[-1]} if args.variants else {}
+    print(bundle.show(export.export_bundle(args.checkpoint, args.out, prepared, thresholds=thresholds, **chosen)))
 
 
 def _add_bundle(commands: Any) -> None:
@@ -243,7 +301,7 @@ def _bundle(args: argparse.Namespace) -> int:
 
 
 def _add_predict(commands: Any) -> None:
-    parser = _command(commands, "predict", _predict, "Judge a video, with or without its IMU.", UNREADABLE)
+    parser = _command(commands, "predict", _predict, "Judge a video with or without its IMU, or a picture.", UNREADABLE)
     parser.add_argument("video", type=Path, metavar="VIDEO")
     parser.add_argument("--imu", type=Path, metavar="FILE", help="Parquet or CSV: t, ax, ay, az, gx, gy, gz")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="default: the released one")
@@ -256,6 +314,33 @@ def _predict(args: argparse.Namespace) -> None:
     clip = clips.load_recording(args.video, args.imu)
     verdict = runtime.predict_clip(clip, args.bundle or config.default_bundle())
     print(verdict.to_json() if args.json else verdict.sentence)
+
+
+# --- live ---------------------------------------------------------------------------------
+
+
+def _add_serve(commands: Any) -> None:
+    parser = _command(commands, "serve", _serve, "Serve the phone page: camera and motion sensors to a verdict.")
+    parser.add_argument("--host", default="", help="address to listen on (127.0.0.1; with --https 0.0.0.0)")
+    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")
+    parser.add_argument(
+        "--https", default="", metavar="adhoc|CERT,KEY",
+        help="serve with TLS, which phones ask for: a self-signed certificate, or PEM files of your own",
+    )  # fmt: skip
+    parser.add_argument("--record", type=Path, metavar="DIR", help="keep labelled clips, with consent, in DIR")
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help="default: the released one")
+    parser.add_argument("--require-imu", action="store_true", help="reject clips without motion data")
+    parser.add_argument("--name", action="append", default=[], metavar="HOST", help="serve under this name too")
+
+
+def _serve(args: argparse.Namespace) -> None:
+    from liveness_utils import config
+    from liveness_utils.web.serve import serve
+
+    serve(
+        args.bundle or config.default_bundle(), host=args.host, port=args.port, https=args.https, record=args.record,
+        require_imu=args.require_imu, names=tuple(args.name), say=lambda line: print(line, flush=True),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,0 +1,347 @@
+"""The widget in JupyterLab in a real Chromium: what it shows is what the recorded clips get, in every state.
+
+Screenshots for README and notebook 08: WIDGET_FIGURES=figures pytest tests/test_widget_browser.py
+WIDGET_CLIPS=FOLDER keeps the simulated clips from one run to the next, BUNDLE_DIR=FOLDER names the model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from pathlib import Path
+
+import browser_lab as bl
+import numpy as np
+import pytest
+
+from liveness_utils import clips, config, runtime, simulate
+from liveness_utils.devices import DEVICES
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(bl.CHROMIUM is None, reason="no Chromium: scripts/install-browser.sh installs it"),
+]
+TimeoutError = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").TimeoutError
+
+SEED = 7  # draws the clips below, before any was scored
+SENSORS = ("accelerometer", "linear-acceleration", "gyroscope")
+OPEN_WIDGET = """
+import sys
+sys.path.insert(0, {root!r})
+import liveness_utils
+from liveness_utils.runtime import LivenessSession
+from liveness_utils.widget import LivenessWidget
+
+session = LivenessSession({bundle!r})
+widget = LivenessWidget(session, keep=6)
+display(widget)
+"""
+
+
+def drawn() -> list[simulate.ClipSpec]:
+    """Four bona fide presentations and one of each attack species, from test clips of front cameras."""
+    test = [s for s in simulate.plan("full") if s.split == "test" and DEVICES[s.device].facing == "front"]
+    rng, wanted = np.random.default_rng(SEED), {s: 4 if s == "bona_fide" else 1 for s in simulate.pai.SPECIES}
+    pools = {name: [s for s in test if s.species == name] for name in wanted}
+    return [pools[n][k] for n, count in wanted.items() for k in rng.choice(len(pools[n]), count, replace=False)]
+
+
+def film(spec: simulate.ClipSpec, folder: Path) -> clips.Clip:
+    """The clip as it would be read from disk: with its codec's losses."""
+    row = simulate.make_clip(spec, str(folder))
+    return clips.load_clip(folder, spec.clip_id, row=row)
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Path:
+    named = os.environ.get("BUNDLE_DIR")
+    found = Path(named) if named else config.default_bundle()
+    if (found / "bundle.json").exists():
+        return found
+    from small_bundle import small_bundle  # trains one: only where there is none
+
+    return small_bundle()[1]
+
+
+@pytest.fixture(scope="module")
+def presented(tmp_path_factory) -> list[clips.Clip]:
+    folder = Path(os.environ.get("WIDGET_CLIPS") or tmp_path_factory.mktemp("clips"))
+    (folder / "rows").mkdir(exist_ok=True, parents=True)
+    return [film(spec, folder) for spec in drawn()]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory, bundle):
+    root = tmp_path_factory.mktemp("lab")
+    source = OPEN_WIDGET.format(root=str(config.repo_root()), bundle=str(bundle))
+    bl.write_notebook(root / "live.ipynb", source)
+    with bl.lab(root) as base:
+        yield base
+
+
+@pytest.fixture(scope="module")
+def cameras(tmp_path_factory, presented) -> dict[str, Path]:
+    """All clips one after the other, each announced by a code; and the first one without end."""
+    folder = tmp_path_factory.mktemp("cameras")
+    still = presented[0].frames[[0] * 10]
+    return {
+        "all": bl.write_camera(folder / "all.y4m", bl.camera_frames(presented)),
+        "one": bl.write_camera(folder / "one.y4m", iter([*presented[0].frames, *presented[0].frames[::-1], *still])),
+    }
+
+
+def picture(page, name: str, folder: Path) -> None:
+    """Screenshot of the widget alone."""
+    # The fake camera is called by its file's path; a reader's is called something like this.
+    page.evaluate(
+        "() => document.querySelectorAll('.lv-device option').forEach(o => { o.textContent = 'Integrated camera' })"
+    )
+    target = Path(os.environ.get("WIDGET_FIGURES", folder))
+    page.locator(".lv").screenshot(path=target / f"widget_{name}.png")
+
+
+def offline(clip: clips.Clip, bundle: Path) -> runtime.Verdict:
+    """The verdict on a recorded clip whose lens the browser does not know either."""
+    bare = clips.Clip(clip.clip_id, clip.frames, clip.t, clip.imu, None, "front")
+    return runtime.predict_clip(bare, bundle)
+
+
+# ------------------------------------------------------------------------------------------ verdicts
+def test_the_verdicts_shown_are_those_of_the_recorded_clips(lab, cameras, presented, bundle, tmp_path, capsys):
+    expected = [offline(clip, bundle) for clip in presented]
+    mute = [k for k, found in enumerate(expected) if found.decision == "no_decision"]
+    script = bl.PLAYER % {"motion": json.dumps([bl.motion_of(c) for c in presented]), "gap": bl.GAP}
+    seconds = sum(bl.GAP + c.t[-1] + bl.HOLD for c in presented)
+    with bl.browser(cameras["all"]) as page:
+        page.add_init_script(script)
+        bl.open_and_run(page, lab, "live.ipynb")
+        page.click(".lv-start")
+        # On a busy machine a clip may lose frames, and is judged when the loop comes round again.
+        judged = "() => new Set((window.__seen || []).filter(%s).map(x => x.clip)).size >= %d"
+        judged %= ("x => x.texts.some(y => y.t > 2300 && y.t < 4400)", len(presented) - len(mute))
+        with contextlib.suppress(TimeoutError):
+            page.wait_for_function(judged, timeout=1e3 * (3 * seconds + 10))
+        seen = page.evaluate("window.__seen")
+        pace = bl.ask_kernel(page, "print(widget.frame_rate, widget.round_trip_ms, list(widget.errors))").split(" ", 2)
+        most = page.get_attribute(".lv-pace", "title")
+        received = json.loads(
+            bl.ask_kernel(page, "import json; print(json.dumps([[n, t, v.to_dict()] for n, t, v in widget.history]))")
+        )
+    shown = first_decisions(seen, len(presented))
+    rows = [(clip, shown.get(k), expected[k]) for k, clip in enumerate(presented)]
+    tell(capsys, rows, pace, seen)
+    assert set(range(len(rows))) - set(shown) <= set(mute), "a clip without a verdict on the page"
+    assert most == "at most 2 frames under way" and pace[2].strip() == "[]"
+    known = {told["sentence"] for _, _, told in received}
+    for clip, told, found in rows:
+        decision, text = told or ("no_decision", "no decision")
+        assert told is None or any(same_words(text, sentence) for sentence in known), text
+        if clear(found):
+            assert decision == found.decision, f"{clip.meta['pai_species']}: {text} / {found.sentence}"
+
+
+def first_decisions(seen: list[dict], count: int) -> dict[int, tuple[str, str]]:
+    """The first decision that the page showed for each clip that it saw from its beginning."""
+    found: dict[int, tuple[str, str]] = {}
+    for take in seen:
+        texts = [x for x in take["texts"] if 2300 < x["t"] < 4400]
+        if texts and take["clip"] < count:
+            found.setdefault(take["clip"], (texts[0]["decision"], texts[0]["text"]))
+    return found
+
+
+def same_words(text: str, sentence: str) -> bool:
+    for word in ("bona fide ", "attack ", "no decision: "):
+        sentence = sentence.removeprefix(word)
+    return sentence in text
+
+
+def clear(found: runtime.Verdict) -> bool:
+    """Whether the score stands so far from the threshold that a JPEG more or less cannot turn it."""
+    return found.score is None or abs(found.score - found.threshold) > 0.08
+
+
+def tell(capsys, rows: list, pace: list, seen: list[dict]) -> None:
+    first = [x["t"] for take in seen for x in take["texts"][:1] if 2300 < x["t"] < 4400]
+    with capsys.disabled():
+        print(f"\nwidget: {float(pace[0]):.0f} frames/s, round trip {float(pace[1]):.0f} ms (median), "
+              f"first verdict {np.median(first) / 1e3:.1f} s after the face came (median)")  # fmt: skip
+        for clip, shown, expected in rows:
+            name = clip.meta["pai_species"] or "bona_fide"
+            print(
+                f"  {name:15} shown {shown and shown[1].split(chr(10))[-1][:34]!r:38} offline {expected.sentence[:48]!r}"
+            )
+
+
+# -------------------------------------------------------------------------------------------- states
+def test_live_states_and_motion_sensors(lab, cameras, tmp_path, capsys):
+    with bl.browser(cameras["one"]) as page:
+        sensors = page.context.new_cdp_session(page)
+        for kind in SENSORS:
+            about = {"available": True, "minimumFrequency": 1, "maximumFrequency": 60}
+            sensors.send("Emulation.setSensorOverrideEnabled", {"enabled": True, "type": kind, "metadata": about})
+        bl.open_and_run(page, lab, "live.ipynb")
+        page.wait_for_timeout(800)
+        assert page.inner_text(".lv-pill") == "Camera off"
+        picture(page, "idle", tmp_path)
+        begun = time.monotonic()
+        page.click(".lv-start")
+        for kind, (x, y, z) in zip(SENSORS, ((0.0, 9.8, 0.5), (0, 0, 0), (0.0, 0.35, 0.0)), strict=True):
+            sensors.send(
+                "Emulation.setSensorOverrideReadings", {"type": kind, "reading": {"xyz": {"x": x, "y": y, "z": z}}}
+            )
+        page.wait_for_selector('.lv-verdict:not([data-decision=""])', timeout=60_000)
+        with capsys.disabled():
+            print(f"\nwidget: first verdict {time.monotonic() - begun:.1f} s after Start was pressed")
+        page.wait_for_timeout(700)
+        picture(page, "running", tmp_path)
+        felt = bl.ask_kernel(page, "import numpy as np; print(np.median(widget._recent, 0).round(2).tolist())")
+        assert json.loads(felt)[1:] == pytest.approx([0, 9.8, 0.5, 0, 0.35, 0], abs=0.06)
+
+        # A challenge, which a looping recording cannot answer.
+        page.click(".lv-ask")
+        page.wait_for_selector(".lv-prompt:not([hidden])")
+        page.wait_for_timeout(2300)
+        picture(page, "challenge", tmp_path)
+        page.wait_for_selector(".lv-exam:not([hidden])", timeout=90_000)
+        assert page.get_attribute(".lv-exam", "data-passed") == "false"
+        picture(page, "challenge_failed", tmp_path)
+
+        # The kernel goes quiet for some seconds, and comes back.
+        page.evaluate(
+            "(c) => {" + bl._KERNEL + ".requestExecute({code: c})}", "import time\nwith widget._lock: time.sleep(6)"
+        )
+        page.wait_for_selector('.lv[data-state="kernel_silent"]', timeout=20_000)
+        picture(page, "kernel_silent", tmp_path)
+        page.wait_for_selector('.lv[data-state="running"]', timeout=60_000)
+
+        page.click(".lv-start")
+        page.wait_for_selector('.lv[data-state="stopped"]')
+        assert (
+            page.inner_text(".lv-start") == "Start"
+            and page.evaluate("document.querySelector('.lv-video').srcObject") is None
+        )
+        assert bl.ask_kernel(page, "print(list(widget.errors))").strip() == "[]"
+
+
+FAILURES = {
+    "denied": ({"allowed": False}, "Permission denied"),
+    "no_camera": ({"none": True}, "No camera"),
+    "insecure": ({"host": "phone.test"}, "Not secure"),
+}
+
+
+@pytest.mark.parametrize("state", FAILURES)
+def test_what_fails_is_said_in_words(lab, cameras, tmp_path, state):
+    how, words = FAILURES[state]
+    extra = [f"--host-resolver-rules=MAP {how['host']} 127.0.0.1"] if "host" in how else []
+    base = lab.replace("localhost", how.get("host", "localhost"))
+    with bl.browser(None if how.get("none") else cameras["one"], allowed=how.get("allowed", True), extra=extra) as page:
+        bl.open_and_run(page, base, "live.ipynb")
+        page.click(".lv-start")
+        page.wait_for_selector(f'.lv[data-state="{state}"]', timeout=60_000)
+        assert page.inner_text(".lv-pill") == words and len(page.inner_text(".lv-empty-text")) > 30
+        assert page.is_enabled(".lv-start")
+        picture(page, state, tmp_path)
+
+
+def test_a_clip_from_the_kernel_and_a_narrow_page(lab, tmp_path):
+    with bl.browser(None, viewport={"width": 640, "height": 1100}) as page:
+        bl.open_and_run(page, lab, "live.ipynb")
+        page.evaluate("() => window.jupyterapp.shell.collapseLeft()")
+        page.wait_for_timeout(500)
+        sample = str(config.samples_dir())
+        code = (
+            f"from liveness_utils import clips; table = clips.read_manifest({sample!r});"
+            f"row = table[table['is_bonafide']].iloc[0]; shown = widget.play(clips.load_clip({sample!r}, row.clip_id));"
+            "print(shown[-1].verdict.sentence)"
+        )
+        sentence = bl.ask_kernel(page, code).strip()
+        page.wait_for_selector('.lv-verdict:not([data-decision=""])')
+        assert same_words(page.inner_text(".lv-verdict"), sentence)
+        page.evaluate("() => { document.querySelector('.lv').style.maxWidth = '374px' }")
+        page.wait_for_timeout(400)
+        box = page.locator(".lv").bounding_box()
+        assert page.evaluate("() => { const e = document.querySelector('.lv'); return e.scrollWidth <= e.clientWidth }")
+        assert box["width"] <= 376
+        picture(page, "clip_narrow", tmp_path)
+
+
+def test_controls_have_names(lab):
+    with bl.browser(None) as page:
+        bl.open_and_run(page, lab, "live.ipynb")
+        names = page.evaluate(
+            "() => [...document.querySelectorAll('.lv button, .lv select, .lv video, .lv canvas:not([aria-hidden])')]"
+            ".map(e => e.textContent.trim() || e.getAttribute('aria-label') || e.labels?.[0]?.textContent || '')"
+        )
+        assert len(names) >= 6 and all(names)
+
+
+# -------------------------------------------------------------------------- the front end by itself
+# A kernel of a few lines in the page answers each message after a while; it judges nothing.
+ALONE = """<!doctype html><meta charset="utf-8"><style>%s</style><div id="here"></div><script type="module">
+const source = %s;
+const widget = (await import(URL.createObjectURL(new Blob([source], { type: 'text/javascript' })))).default();
+const state = { state: 'idle', message: '', devices: [], device_id: '', threshold: null, send_side: 320, quality: 0.9,
+  max_inflight: 2, mirror: true, frame_rate: 0, round_trip_ms: 0, has_imu: false };
+const hears = {}, wire = (window.wire = { sent: [], under_way: 0, most: 0, deaf: false, fail: 0 });
+const back = (m) => (hears['msg:custom'] || []).forEach((f) => f(m, []));
+const model = {
+  get: (k) => state[k],
+  set: (k, v) => { state[k] = v; (hears['change:' + k] || []).forEach((f) => f()); },
+  save_changes() {}, on: (e, f) => (hears[e] ??= []).push(f), off: (e, f) => (hears[e] = (hears[e] || []).filter((x) => x !== f)),
+  send(m) {
+    wire.sent.push(m);
+    if (m.kind === 'frame') wire.most = Math.max(wire.most, ++wire.under_way);
+    if (wire.deaf) return;
+    setTimeout(() => {
+      if (m.kind === 'hello') back({ kind: 'welcome', threshold: 0.5, cues: [] });
+      if (m.kind === 'frame') {
+        wire.under_way--;
+        if (wire.fail > 0) { wire.fail--; back({ kind: 'error', id: m.id, text: 'a frame was refused' }); return; }
+        back({ kind: 'result', id: m.id, t: m.t, presentation: 1, score: 0.5, progress: 1, box: [0.2, 0.2, 0.5, 0.5], faces: 1, advice: [], cues: [], verdict: null });
+      }
+      if (m.kind === 'ask') back({ kind: 'challenge', nonce: 'n', seconds: 1, prompts: ['turn_left', 'sweep'], instructions: ['Turn.', 'Sweep.'] });
+      if (m.kind === 'answer') back({ kind: 'challenge_result', passed: false, sentence: 'challenge failed', steps: [] });
+    }, 60);
+  },
+};
+widget.initialize({ model });
+window.leave = widget.render({ model, el: document.getElementById('here') });
+window.model = model; window.ready = true;
+</script>"""
+
+
+def test_the_front_end_keeps_order_and_gets_over_failures(cameras):
+    folder = config.repo_root() / "liveness_utils" / "widget"
+    style, source = ((folder / f"live.{end}").read_text(encoding="utf-8") for end in ("css", "js"))
+    with bl.browser(cameras["one"], extra=["--disable-features=LocalNetworkAccessChecks"]) as page:
+        html = ALONE % (style, json.dumps(source).replace("</", "<\\/"))
+        page.route("**/*", lambda route: route.fulfill(body=html, content_type="text/html"))
+        page.goto("http://localhost/")
+        page.wait_for_function("() => window.ready")
+        page.click(".lv-start")
+        page.wait_for_function("() => wire.sent.filter(m => m.kind === 'frame').length > 40", timeout=120_000)
+
+        # One of the frames of a challenge is refused; the challenge goes on.
+        page.click(".lv-ask")
+        page.wait_for_selector(".lv-prompt:not([hidden])")
+        page.evaluate("() => { wire.fail = 1 }")
+        page.wait_for_selector(".lv-exam:not([hidden])", timeout=60_000)
+        sent = page.evaluate("wire.sent")
+        frames = [m for m in sent if m["kind"] == "frame"]
+        assert np.all(np.diff([m["t"] for m in frames]) > 0) and np.all(np.diff([m["id"] for m in frames]) > 0)
+        assert {m.get("step") for m in frames} == {None, 0, 1}
+        assert page.evaluate("wire.most") <= 2
+        assert [m["kind"] for m in sent if m["kind"] != "frame"][-2:] == ["ask", "answer"]
+        assert sum(m["kind"] == "hello" for m in sent) >= 1 and all(m["imu"] == [] for m in frames)
+
+        # A kernel that goes deaf is noticed, and so is its return.
+        page.evaluate("() => { wire.deaf = true }")
+        page.wait_for_selector('.lv[data-state="kernel_silent"]', timeout=30_000)
+        page.evaluate("() => { wire.deaf = false; wire.under_way = 0 }")
+        page.wait_for_selector('.lv[data-state="running"]', timeout=30_000)
+        page.evaluate("() => leave()")
+        assert page.evaluate("() => model.get('state')") == "stopped", "the last view is gone, the camera is off"
