@@ -84,8 +84,8 @@ ABLATION = ("video", "video_depth", "video_landmarks", "video_imu", "all", "seed
 
 _QUICK = Profile(
     name="quick", data="quick",
-    subjects=(12, 4, 8, 8), bona_fide_clips=(16, 4, 8, 10), attack_clips=(4, 1, 2, 2),
-    epochs=10, patience=10, batch_size=8, train_frames=8, learning_rate=1e-3,
+    subjects=(12, 4, 8, 8), bona_fide_clips=(12, 4, 8, 8), attack_clips=(3, 1, 2, 2),
+    epochs=8, patience=8, batch_size=8, train_frames=8, learning_rate=1e-3,
     variants=("video", "all"), seeds=(0,), left_out=(), study_epochs=1,
     bootstrap=200, robustness_clips=4, redteam_clips=1, calibration_clips=8, demo_clips=8,
 )  # fmt: skip
