@@ -21,6 +21,7 @@ course: $(STAMP)
 	$(BIN)/liveness run --profile $(PROFILE) --out runs/$(PROFILE)
 
 test: $(STAMP)
+	-scripts/install-browser.sh
 	$(BIN)/python -m pytest
 
 full: $(STAMP)
