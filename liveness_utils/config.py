@@ -29,7 +29,8 @@ class Profile:
         bona_fide_clips: bona fide clips per split.
         attack_clips: clips of each attack species per split.
         epochs: upper bound; early stopping on the validation subjects may end sooner.
-        patience: epochs without a better validation loss before training stops.
+        patience: epochs without a better validation loss before training stops; the learning rate falls over all
+            epochs, so that a short patience would stop before the best ones.
         batch_size: clips a training step.
         train_frames: frames of the 25 that a training step samples from a clip.
         learning_rate: peak learning rate.
