@@ -347,7 +347,7 @@ def test_what_is_shown_is_what_the_server_and_the_kept_clip_say(bundle, shots, t
     table = clips.read_manifest(root)
     assert len(table) >= 2 and bool(table["is_bonafide"][0]) == (label == BONA_FIDE) and table["consent"].all()
     assert found["capture"]["has_imu"] and found["capture"]["residual"] < 0.005
-    assert found["capture"]["seconds"] == pytest.approx(2.6, abs=0.15)
+    assert found["capture"]["seconds"] == pytest.approx(2.6, abs=0.5)
     own = runtime.predict_clip(replace(clip, intrinsics=None), bundle)
     if own.score is not None and abs(own.score - own.threshold) > 0.25:
         assert own.decision == offline.decision
