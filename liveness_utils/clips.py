@@ -331,7 +331,7 @@ def _decode(
         seconds = _frame_time(frame, stream, len(times), timed, path)
         if _past_limit(times, seconds, max_seconds, max_frames):
             return images, times, 0
-        images.append(_upright_rgb(frame, crop, max_side))
+        images.append(upright_rgb(frame, crop, max_side))
         times.append(seconds)
         if images[-1].shape != images[0].shape:
             raise ClipError(f"{path}: the picture changes size midway; record it again.")
@@ -377,7 +377,16 @@ def _past_limit(
     return bool(times) and max_seconds is not None and seconds - times[0] > max_seconds
 
 
-def _upright_rgb(frame: Any, crop: tuple[int, int] | None, max_side: int | None) -> np.ndarray:
+def upright_rgb(frame: Any, crop: tuple[int, int] | None, max_side: int | None) -> np.ndarray:
+    """Turn a decoded frame into pixels as a viewer sees it: the display matrix applied, padding cut off.
+
+    Args:
+        frame: av.VideoFrame. crop: width and height that were meant, where the codec padded to even ones.
+        max_side: longest side in pixels; larger frames are scaled down first.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
     width, height = frame.width, frame.height
     scale = min(1.0, max_side / max(width, height)) if max_side else 1.0
     if scale < 1.0:

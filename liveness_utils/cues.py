@@ -197,8 +197,8 @@ def relief_share(points: np.ndarray) -> float:
         points: (F, 478, 2 or 3) pixels; frames with NaN are dropped.
 
     Returns:
-        0..1: over 0.85 for a head after 5 degrees and more, under 0.8 for flat pictures; NaN with
-        fewer than five frames.
+        0..1; after a turn of 5 degrees and more about 0.95 in the median for a head and 0.6 for flat
+        pictures (simulated), which rise to 0.9 when they are turned far. NaN with fewer than five frames.
 
     Source: see `relief_energy`.
     """

@@ -22,8 +22,7 @@ import av
 import cv2
 import numpy as np
 
-from liveness_utils.clips import Clip, Imu, clip_id_for, normalise_imu, validate_clip
-from liveness_utils.clips import _upright_rgb as upright_rgb  # the one place that knows display matrices
+from liveness_utils.clips import Clip, Imu, clip_id_for, normalise_imu, upright_rgb, validate_clip
 from liveness_utils.errors import ClipError
 from liveness_utils.web.limits import LIMITS, Limits
 from liveness_utils.web.problems import UploadError
