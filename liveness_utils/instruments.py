@@ -93,7 +93,8 @@ class MaskInstrument:
     """A worn mask: material, thickness and fit.
 
     ``offset`` is how far the outer surface stands off the face in metres, ``damping`` which part of the
-    wearer's expression comes through (0 rigid, 1 all), ``detail`` the texture detail kept.
+    wearer's expression comes through (0 rigid, 1 all), ``detail`` the texture detail kept, ``makeup`` how far
+    the wearer's skin in the openings is painted like the mask.
     """
 
     instrument_id: str
@@ -110,6 +111,7 @@ class MaskInstrument:
     tint: tuple[float, float, float]
     grain: float
     seam: float
+    makeup: float
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,7 @@ def _jitter(rng: np.random.Generator, value: float, part: float) -> float:
 
 def _print(rng: np.random.Generator, name: str, species: str, index: int) -> PrintInstrument:
     kind, paper, black, saturation, ruling, banding, specular, roughness = _PRINT_KINDS[index % len(_PRINT_KINDS)]
-    height = float(rng.choice([0.297, 0.254, 0.21, 0.30]))
+    height = float(rng.choice([0.297, 0.254, 0.297, 0.30]))
     curved = species == "bent_print"
     worn = species == "eye_hole_print"
     radius = float(rng.uniform(0.07, 0.20)) if curved else float(rng.uniform(0.11, 0.3)) if worn else np.inf
@@ -284,6 +286,7 @@ def _mask(rng: np.random.Generator, name: str, species: str, index: int) -> Mask
         tint=tuple(float(x) for x in 1.0 + rng.normal(0.0, 0.05, 3)),
         grain=_jitter(rng, grain, 0.3),
         seam=float(rng.uniform(0.2, 1.0)),
+        makeup=float(rng.uniform(0.0, 0.6)) if soft else 0.0,
     )
 
 

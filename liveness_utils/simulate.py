@@ -32,14 +32,18 @@ from liveness_utils.config import SPLITS, Profile, profile, write_json
 from liveness_utils.devices import DEVICES, DeviceProfile, draw_imu_offset, frame_times
 from liveness_utils.errors import SimulationError
 from liveness_utils.faces import Face, build_face, landmark_table, sample_identity
+from liveness_utils.head_model import REGIONS
 from liveness_utils.render import BEZEL, SKIN, Material, Mesh, Texture, light_room, make_texture, project, render
 
-GENERATOR_VERSION = 3
+GENERATOR_VERSION = 4
 FRAME_PX = 256
 MARGIN = 8
 TRUTH_PX = 64
 INTEROCULAR = 0.063  # metres, adult median (Dodgson 2004, doi 10.1117/12.529999)
 EYE_CORNERS = (33, 133, 362, 263)
+_MIDDLE = (0.0, -0.03, -0.09)  # of a head, metres in its frame, whose origin lies between the eyes
+_GAP = 0.003  # metres between a mask and the skin under it
+_SKIN_REGIONS = (REGIONS.index("head"),)
 _LIP_LINE = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308)  # inner rim of the upper lip
 CHEEK_POINTS = (50, 280, 101, 330, 116, 345)
 
@@ -55,6 +59,7 @@ POOLS = {
     "dev": {"devices": ("flagship_c", "midrange_c", "budget_b"), "instruments": (10, 11, 12), "scenes": (60, 80)},
     "test": {"devices": ("midrange_d", "web_b", "rear_b"), "instruments": (13, 14, 15), "scenes": (80, 120)},
 }
+CROPPED = (1.2, 1.55)  # an attacker cuts the victim's picture to the face, or zooms in
 BEHIND_SHEET = 0.35  # of the light around reaches the eyes behind the holes of a sheet that is worn
 GROUP = 4  # subjects that appear in each other's clips (numbers mean nothing, so any four will do)
 CONTROL_SHARE = 1 / 6  # further test clips made with devices, instruments and scenes of the training pool
@@ -332,12 +337,22 @@ def photograph(spec: ClipSpec, rng: np.random.Generator, width: int, height: int
     t = _frame_times(device, rng) if video else np.zeros(1)
     distance = rng.uniform(0.30, 0.45)
     camera = motion.camera_trajectory(str(rng.choice(["hold_still", "natural"])), rng, distance)
+    poses = camera.pose(t)
     victim = _act(spec.seed, spec.subject, t, rng, camera, kind=None if video else "calm")
     if not video:
         victim = replace(victim, expression=_posed(rng))
-    shot = Shot(device, camera, lens(device, rng, width, height), t, camera.pose(t))
+    cut = _cropped(lens(device, rng, width, height), rng.uniform(*CROPPED), victim.poses, poses)
+    shot = Shot(device, camera, cut, t, poses)
     film = shoot(shot, stage(spec.capture_scene, spec.capture_light, rng), victim, rng, truth=False)
     return Picture(film.frames, film.landmarks, victim.expression, t)
+
+
+def _cropped(whole: Intrinsics, zoom: float, heads: np.ndarray, cameras: np.ndarray) -> Intrinsics:
+    """Lens of a picture that was cut to `1 / zoom` of its sides about where the head mostly is."""
+    places = [project(head[None, :3, 3], whole, camera)[0][0] for head, camera in zip(heads, cameras, strict=True)]
+    away = np.mean(places, axis=0) - (whole.cx, whole.cy)
+    middle = (np.array([whole.width, whole.height]) - 1) / 2 - zoom * away
+    return replace(whole, fx=zoom * whole.fx, fy=zoom * whole.fy, cx=float(middle[0]), cy=float(middle[1]))
 
 
 def _posed(rng: np.random.Generator) -> np.ndarray:
@@ -586,6 +601,9 @@ class Masked:
     mask: Actor
     covers: np.ndarray | None  # triangles of the mask, None for a full hood
     shell: np.ndarray | None  # vertices of a rigid mask in the head frame
+    pressed: np.ndarray | None  # vertices of the wearer that lie under a rigid mask
+    bare: np.ndarray | None  # triangles of the wearer that it does not hide
+    skin: np.ndarray | float = 0.0  # (V, 3) thickness of a soft mask in the head frame, none in its openings
     object_id: int = 2
 
     @property
@@ -597,7 +615,7 @@ class Masked:
         return self.mask.expression
 
     def local(self, i: int) -> np.ndarray:
-        return self.shell if self.shell is not None else self.mask.local(i)
+        return self.shell if self.shell is not None else self.mask.local(i) + self.skin
 
     def show(self, i: int) -> tuple[list[Mesh], np.ndarray]:
         """Meshes of frame i and the landmarks (478, 3) of the mask, both in the world."""
@@ -608,8 +626,15 @@ class Masked:
             vertices, triangles, face.uv, self.mask.texture, self.mask.material, self.object_id,
             weld=face.weld, occlusion=face.occlusion, two_sided=self.covers is not None,
         )  # fmt: skip
-        worn = [] if self.covers is None else self.wearer.show(i)[0]
-        return [mask, *worn], face.landmarks(vertices)
+        return [mask, *([] if self.covers is None else [self._worn(i)])], face.landmarks(vertices)
+
+    def _worn(self, i: int) -> Mesh:
+        """What is seen of the wearer: all but the face under the shell, which gives way round the openings."""
+        points = self.wearer.local(i)
+        at, out = self.pressed, _outwards(self.wearer.face)[self.pressed]
+        gap = ((self.shell[at] - points[at]) * out).sum(1)
+        points[at] -= np.clip(_GAP - gap, 0, 0.05)[:, None] * out
+        return replace(self.wearer._mesh(_moved(points, self.poses[i])), triangles=self.bare)
 
     def finish(self, image, rendered, t, exposure) -> None:
         """A mask needs no optics of its own."""
@@ -621,11 +646,62 @@ def _present_mask(spec: ClipSpec, t: np.ndarray, rng, camera) -> Masked:
     victim = person(spec.seed, spec.subject)
     rigid = spec.species == "rigid_mask"
     covers, shell = _shell(victim, wearer.face, tool) if rigid else (None, None)
-    texture = make_texture(_mask_albedo(victim, tool, rng), alpha=_eye_openings(victim, tool) if rigid else None)
+    colour, open_ = _mask_albedo(victim, tool, rng), _eye_openings(victim, tool)
+    if not rigid:
+        open_ = np.minimum(open_, _mouth_opening(victim, tool))
+        colour = _seen_through(colour, wearer.face.albedo, open_, tool)
+    texture = make_texture(colour, alpha=open_ if rigid else None)
     material = Material(specular=0.03 + 0.03 * tool.specular, roughness=tool.roughness, sss=tool.sss)
     expression = _damped(wearer.expression, tool.damping)
     mask = replace(wearer, face=victim, texture=texture, expression=expression, material=material)
-    return Masked(wearer, mask, covers, shell)
+    if rigid:
+        return Masked(wearer, mask, covers, shell, *_under(victim, wearer.face, covers, open_))
+    return Masked(wearer, mask, None, None, None, None, _thickness(victim, tool, open_))
+
+
+def _under(victim: Face, wearer: Face, covers: np.ndarray, cover: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices of the wearer under a rigid mask, and triangles of the wearer that can be seen beside or through it."""
+    near = cv2.erode(cover, np.ones((cover.shape[0] // 32,) * 2, np.uint8))  # a little round the openings is seen, too
+    under = np.unique(covers)
+    hidden = np.zeros(len(wearer.neutral), bool)
+    hidden[under] = _at_vertices(victim, near)[under] > 0.5
+    return under[_at_vertices(victim, cover)[under] > 0.5], wearer.triangles[~hidden[wearer.triangles].all(1)]
+
+
+def _seen_through(mask: np.ndarray, wearer: np.ndarray, cover: np.ndarray, tool: pai.MaskInstrument) -> np.ndarray:
+    """Colours (S, S, 3) of a soft mask with the wearer's own skin in its openings, which lies deeper and in its shade."""
+    side = cover.shape[0]
+    soft = cv2.GaussianBlur(cover, (0, 0), side / 700)[..., None]
+    depth = cv2.distanceTransform((cover < 0.5).astype(np.uint8), cv2.DIST_L2, 3) / side
+    shade = 1.0 - min(70.0 * tool.offset, 0.6) * np.exp(-depth / 0.010)
+    under = wearer + tool.makeup * (mask - wearer)
+    return (mask * soft + under * shade[..., None] * (1.0 - soft)).astype(np.float32)
+
+
+def _thickness(victim: Face, tool: pai.MaskInstrument, cover: np.ndarray) -> np.ndarray:
+    """What a soft mask adds to the face under it, (V, 3) float32 m outwards; nothing in its openings and at its hem."""
+    front = np.clip(victim.neutral[:, 2] / 0.03 + 1.5, 0, 1)
+    there = _at_vertices(victim, cover) * front * _is_skin(victim)
+    return (tool.offset * there[:, None] * _outwards(victim)).astype(np.float32)
+
+
+def _at_vertices(face: Face, texture: np.ndarray) -> np.ndarray:
+    """Values (V,) of a map (S, S) in texture space at the vertices."""
+    x, y = (np.clip(face.uv, 0, 1) * (texture.shape[0] - 1)).round().astype(int).T
+    return texture[y, x]
+
+
+def _is_skin(face: Face) -> np.ndarray:
+    """Which vertices (V,) are of the skin and not of eyes, teeth, hair or glasses."""
+    skin = np.zeros(len(face.neutral), bool)
+    skin[face.triangles[np.isin(face.region, _SKIN_REGIONS)].ravel()] = True
+    return skin
+
+
+def _outwards(face: Face) -> np.ndarray:
+    """Unit vectors (V, 3) from the middle of the head: along them a mask stands off without changing its features."""
+    away = face.neutral - np.array(_MIDDLE, np.float32)
+    return away / np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-6)
 
 
 def _damped(expression: np.ndarray, damping: float) -> np.ndarray:
@@ -638,14 +714,14 @@ def _damped(expression: np.ndarray, damping: float) -> np.ndarray:
 
 def _shell(victim: Face, wearer: Face, tool: pai.MaskInstrument) -> tuple[np.ndarray, np.ndarray]:
     """Front of the victim's face as a shell that clears the wearer's: triangles (F, 3), vertices (V, 3)."""
-    normals = _vertex_normals(victim.neutral, victim.triangles, victim.weld)
-    shell = victim.neutral + tool.offset * normals
-    skin = len(victim.neutral) - len(victim._rigid)  # hair and glasses come behind and differ in number
-    clearance = ((shell[:skin] - wearer.neutral[:skin]) * normals[:skin]).sum(1)
-    shell[:skin] += np.clip(0.003 - clearance, 0, 0.03)[:, None] * normals[:skin]
+    out, skin = _outwards(victim), _is_skin(victim)
+    both = np.flatnonzero(skin)  # the same vertices of both heads; hair and glasses differ in number
+    shell = victim.neutral + tool.offset * out
+    clearance = ((shell[both] - wearer.neutral[both]) * out[both]).sum(1)
+    shell[both] += np.clip(_GAP - clearance, 0, 0.03)[:, None] * out[both]
     x, y, z = victim.neutral.T
-    keep = ((x / 0.078) ** 2 + ((y + 0.022) / 0.112) ** 2 < 1.0) & (z > -0.045) & (normals[:, 2] > -0.1)
-    keep[skin:] = False
+    facing = _vertex_normals(victim.neutral, victim.triangles, victim.weld)[:, 2] > -0.1
+    keep = ((x / 0.078) ** 2 + ((y + 0.022) / 0.112) ** 2 < 1.0) & (z > -0.045) & facing & skin
     return victim.triangles[keep[victim.triangles].all(1)], shell.astype(np.float32)
 
 
@@ -695,6 +771,16 @@ def _eye_ellipses(victim: Face, size: float) -> list[tuple[tuple[int, int], tupl
         angle = float(np.degrees(np.arctan2(*(uv[b] - uv[a])[::-1])))
         found.append((tuple(int(round(c)) for c in centre), (int(round(half)), int(round(0.62 * half))), angle))
     return found
+
+
+def _mouth_opening(victim: Face, tool: pai.MaskInstrument) -> np.ndarray:
+    """Alpha of a soft mask in texture space: on some, a slit where the lips meet."""
+    alpha = np.ones(victim.albedo.shape[:2], np.float32)
+    if tool.mouth_slit:
+        side = alpha.shape[0]
+        lips = np.round(_landmark_uv(victim)[list(_LIP_LINE)] * (side - 1)).astype(np.int32)
+        cv2.polylines(alpha, [lips], False, 0.0, max(side // 60, 1))
+    return alpha
 
 
 def _eye_openings(victim: Face, tool: pai.MaskInstrument) -> np.ndarray:

@@ -13,6 +13,7 @@ from liveness_utils.clips import load_clip, load_truth, read_manifest, validate_
 from liveness_utils.config import SPLITS, profile
 from liveness_utils.devices import DEVICES
 from liveness_utils.errors import SimulationError
+from liveness_utils.head_model import REGIONS
 
 FULL = simulate.spec_table(simulate.plan("full", 0))
 # one clip of every species and four bona fide ones
@@ -226,6 +227,66 @@ def test_only_what_can_move_moves(clips):
         if species == "rigid_mask":
             lids = [k for k, n in enumerate(simulate.EXPRESSION_NAMES) if "eyeBlink" in n or "eyeLook" in n]
             assert np.delete(weights, lids, axis=1).max() == 0
+
+
+def _masked(species, seed=0):
+    spec = next(s for s in simulate.plan("full", seed) if s.species == species)
+    rng = np.random.default_rng(seed)
+    t = np.linspace(0, 1, 3)
+    camera = motion.camera_trajectory("natural", rng, 0.4)
+    return simulate._present_mask(spec, t, rng, camera), simulate._tool(spec)
+
+
+def test_a_rigid_mask_hides_the_face_of_its_wearer():
+    worn, _ = _masked("rigid_mask")
+    [mask, wearer], _ = worn.show(1)
+    assert len(wearer.triangles) < len(worn.wearer.face.triangles)
+    face = worn.mask.face
+    eyes = face.triangles[face.region == REGIONS.index("eye")]
+    assert not np.isin(worn.covers, eyes).any()  # the eyes that are seen are the wearer's
+    out = simulate._outwards(worn.wearer.face)[worn.pressed]
+    shown = (wearer.vertices - worn.poses[1][:3, 3].astype(np.float32)) @ worn.poses[1][:3, :3].astype(np.float32)
+    gap = ((worn.shell[worn.pressed] - shown[worn.pressed]) * out).sum(1)
+    assert gap.min() > 0.9 * simulate._GAP
+
+
+def test_a_soft_mask_is_thick_but_for_its_openings():
+    worn, tool = _masked("soft_mask")
+    thickness = np.linalg.norm(worn.skin, axis=1)
+    face = worn.mask.face
+    open_ = simulate._at_vertices(face, simulate._eye_openings(face, tool)) < 0.5
+    eyes = np.unique(face.triangles[face.region == REGIONS.index("eye")])
+    assert thickness[eyes].max() == 0 and 0.001 < thickness.max() < 0.02
+    assert open_.any() and thickness[open_].max() == 0
+    front = simulate._is_skin(face) & ~open_ & (face.neutral[:, 2] > 0.02)
+    assert np.median(thickness[front]) > 0.002
+
+
+def test_the_wearers_skin_is_seen_in_the_openings_of_a_soft_mask():
+    mask, wearer = np.full((64, 64, 3), 0.2, np.float32), np.full((64, 64, 3), 0.6, np.float32)
+    cover = np.ones((64, 64), np.float32)
+    cover[20:44, 20:44] = 0.0
+    bare = simulate._seen_through(
+        mask, wearer, cover, replace(pai.instrument("soft_mask", 1), makeup=0.0, offset=0.005)
+    )
+    painted = simulate._seen_through(
+        mask, wearer, cover, replace(pai.instrument("soft_mask", 1), makeup=1.0, offset=0.005)
+    )
+    assert bare[32, 32, 0] > 0.5 and bare[2, 2, 0] == pytest.approx(0.2)
+    assert bare[21, 32, 0] < bare[32, 32, 0]  # in the shade of the rim
+    assert painted[32, 32, 0] < 0.22
+
+
+def test_a_victims_picture_is_cut_to_the_face():
+    spec = next(s for s in simulate.plan("quick", 0) if s.species == "flat_print")
+    tool = pai.instrument("flat_print", spec.instrument)
+    shown = []
+    for seed in range(3):
+        picture = simulate.photograph(spec, np.random.default_rng(seed), 300, 400, video=False)
+        middle, eyes = picture.eyes()
+        assert 0.25 < middle[0] / 300 < 0.75 and 0.15 < middle[1] / 400 < 0.75
+        shown.append(eyes * tool.width / 300)
+    assert 0.6 < np.mean(shown) / simulate.INTEROCULAR < 1.6
 
 
 def test_a_replayed_video_is_another_cameras_motion(clips):
