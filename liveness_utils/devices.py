@@ -93,9 +93,10 @@ def _part(
     )  # fmt: skip
 
 
-# Noise densities are the datasheets' typical values. Offsets lie below the datasheets' zero-g
-# offsets (20 to 60 mg), as a phone is calibrated in the factory. No datasheet here states a bias
-# instability: those are the usual magnitudes of phones (5 to 20 °/h, some tens of µg).
+# Noise densities are the datasheets' typical values, of ST's accelerometers those at ± 8 g. Offsets
+# lie below the datasheets' zero-g offsets (20 to 60 mg), as a phone is calibrated in the factory. No
+# datasheet here states a bias instability: those are the usual magnitudes of phones (5 to 20 °/h,
+# some tens of µg).
 IMUS = {
     "bmi160": _part(
         "Bosch BMI160", "Bosch Sensortec BST-BMI160-DS000",
@@ -110,7 +111,7 @@ IMUS = {
         ug=80.0, mdps=3.8, offset_mg=12.0, instability_ug=30.0, instability_dph=7.0, sensitivity=0.0,
     ),
     "lsm6dsl": _part(
-        "ST LSM6DSL", "STMicroelectronics DS11164",
+        "ST LSM6DSL", "STMicroelectronics DocID028475",
         ug=90.0, mdps=4.0, offset_mg=20.0, instability_ug=35.0, instability_dph=9.0, sensitivity=0.0,
     ),
     "icm42688": _part(

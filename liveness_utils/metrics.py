@@ -232,7 +232,7 @@ def apcer(
     Raises:
         MetricError: there is no attack, or labels and species do not fit.
 
-    Source: ISO/IEC 30107-3:2023, 13.2.2.
+    Source: ISO/IEC 30107-3:2023, APCER per PAI species.
 
     >>> apcer([0.9, 0.8, 0.1], [1, 0, 0], 0.5)
     {'attack': Rate(k=1, n=2)}
@@ -249,7 +249,7 @@ def bpcer(scores: ArrayLike, is_bonafide: ArrayLike, threshold: float) -> Rate:
 
     A no decision counts as an error here.
 
-    Source: ISO/IEC 30107-3:2023, 13.3.
+    Source: ISO/IEC 30107-3:2023, BPCER.
 
     >>> bpcer([0.9, float("nan"), 0.1], [1, 1, 0], 0.5)
     Rate(k=1, n=2)
@@ -264,7 +264,7 @@ def nonresponse(
 ) -> tuple[dict[str, Rate], Rate]:
     """Share of presentations without a decision: APNRR per species, and BPNRR.
 
-    Source: ISO/IEC 30107-3:2023, 13.2.3 and 13.3 (non-response rates).
+    Source: ISO/IEC 30107-3:2023, non-response rates.
     """
     s, y, names = _arrays(scores, is_bonafide, species)
     _need(y)
@@ -298,7 +298,7 @@ def acer(
 ) -> float:
     """Average classification error rate, (worst species' APCER + BPCER) / 2.
 
-    Kept for comparison with the literature: ISO/IEC 30107-3:2023 no longer defines it. Pass
+    Kept for comparison with the literature; ISO/IEC 30107-3 reports APCER and BPCER, not their mean. Pass
     ``without=("injection",)`` for the presentation attacks alone.
     """
     worst = worst_species(apcer(scores, is_bonafide, threshold, species), without)[1].value

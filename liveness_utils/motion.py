@@ -210,7 +210,8 @@ class HandMotion:
         tremor_radps: angular rate of the tremor, rms a axis.
 
     Source:
-        A normative study of postural tremor of the hand, Arch. Neurol. 39(6):358–362, 1982;
+        A normative study of postural tremor of the hand, Arch. Neurol. 39(6):358–362, 1982,
+        doi 10.1001/archneur.1982.00510180036009;
         Lakie et al., J. Physiol. 593(19):4411–4422, 2015 (peak at 6–12 Hz).
     """
 
@@ -590,8 +591,8 @@ def lid_profile(
     """Lid closure 0…1 of one blink: a fast way down, a short rest, a slow way up with a tail.
 
     Source:
-        VanderWerf et al., J. Neurophysiol. 89(5):2784–2796, 2003 (lid kinematics);
-        spontaneous blinks close in about 66 to 100 ms and rest for about 13 ms.
+        VanderWerf et al., J. Neurophysiol. 89(5):2784–2796, 2003 (lid kinematics). That spontaneous
+        blinks close in about 66 to 100 ms and rest for about 13 ms was not confirmed against it.
 
     Example:
         >>> lid_profile(np.array([0.0, 0.08, 0.3]), 0.0, 0.08, 0.0, 0.2).round(2).tolist()
@@ -911,7 +912,7 @@ def apply_imu_errors(
         accel (M, 3) float32 and gyro (M, 3) float32.
 
     Source:
-        IEEE Std 952-1997, annexes B and C (noise terms and Allan variance).
+        IEEE Std 952-1997, annex C (noise terms and Allan variance).
     """
     errors = draw_imu_errors(profile, rng) if errors is None else errors
     accel = force @ errors.accel_matrix.T + errors.accel_bias

@@ -78,7 +78,8 @@ def imu_errors(clip: Clip, *, draws: int = MONTE_CARLO) -> dict[str, float | str
         dict: clip_id, imu_kind, attitude_deg and position_m (rms over the frames), the expected *_sigma of both,
         and the ratios attitude_ratio and position_ratio.
 
-    Source: double integration with fitted tilt as in Li et al., CCS 2015, doi 10.1145/2810103.2813612.
+    Source: the question, whether a phone's inertial record and its video tell the same motion, is that of
+    Li et al., CCS 2015, doi 10.1145/2810103.2813612; double integration with fitted tilt is our own way.
     """
     phone, truth = DEVICES[clip.meta["device_id"]], clip.truth
     imu = _on_video_clock(clip.imu, phone.imu, float(clip.meta["imu_offset"]))

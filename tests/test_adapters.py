@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,13 @@ import pandas as pd
 import pytest
 
 from liveness_utils import adapters, cli, clips, dataset
-from liveness_utils.adapters.public import OULU_PROTOCOLS, oulu_takes_part, siw_takes_part, wmca_species
+from liveness_utils.adapters.public import (
+    CELEBA_PROTOCOLS,
+    OULU_PROTOCOLS,
+    oulu_takes_part,
+    siw_takes_part,
+    wmca_species,
+)
 from liveness_utils.errors import AdapterError, DatasetError
 
 
@@ -249,6 +256,8 @@ def test_siw_protocols(tmp_path):
     assert {p.split for p in listed("siw", tmp_path) if p.subject_id == "003"} == {"dev", "test"}
     test = [p for p in listed("siw", tmp_path, "2.1") if p.split == "test" and not p.is_bonafide]
     assert {p.known["instrument_id"] for p in test} == {"replay1"}
+    video(tmp_path / "Test" / "live" / "153" / "153-2-1-1-1.m.mov")
+    assert ("153", "test") in {(p.subject_id, p.split) for p in listed("siw", tmp_path, "3.1") if p.is_bonafide}
     assert siw_takes_part("3.2", True, kind=2, medium=1) and not siw_takes_part("3.2", False, kind=2, medium=1)
 
 
@@ -265,6 +274,12 @@ def test_celeba_spoof_reads_its_annotations(tmp_path):
     found = rows(listed("celeba-spoof", tmp_path), tmp_path)
     assert found["Data/train/1/spoof/2.jpg"] == (False, "eye_hole_print", "1", "train")
     assert found["Data/test/9/live/3.jpg"] == (True, None, "9", "test")
+    (tmp_path / "metas" / "protocol2").mkdir()
+    with pytest.raises(AdapterError, match="test_on_low_quality_device"):
+        listed("celeba-spoof", tmp_path, "protocol2")
+    second = tmp_path / "metas" / CELEBA_PROTOCOLS[-1]
+    shutil.copytree(tmp_path / "metas" / "intra_test", second)
+    assert len(listed("celeba-spoof", tmp_path, CELEBA_PROTOCOLS[-1])) == 3
 
 
 def test_3dmad_reads_colour_and_its_sessions(tmp_path):
@@ -291,16 +306,18 @@ def test_wmca_reads_frames_in_order_and_species_from_names(tmp_path):
     lines = "face-station/12.02.18/035_01_000_0_01,x,train\nface-station/12.02.18/018_02_000_3_10,x,dev\na/530_03_001_2_18,x,eval\n"
     (tmp_path / "PROTOCOL-grandtest.csv").write_text(lines)
     found = {p.paths[0].stem: (p.is_bonafide, p.pai_species, p.split) for p in listed("wmca", tmp_path)}
-    assert found == {"035_01_000_0_01": (True, None, "train"), "018_02_000_3_10": (False, "video_replay", "dev"),
+    assert found == {"035_01_000_0_01": (True, None, "train"), "018_02_000_3_10": (False, "still_replay", "dev"),
                      "530_03_001_2_18": (False, "soft_mask", "test")}  # fmt: skip
     done = imported("wmca", tmp_path, tmp_path / "out")
     clip = clips.load_clip(tmp_path / "out", done.manifest["clip_id"][0])
     assert np.abs(clip.frames[3].astype(int) - drawn(10)).mean() < 12
-    assert [wmca_species(*key) for key in ((1, 1), (2, 3), (2, 9), (4, 1))] == [
+    assert [wmca_species(*key) for key in ((1, 1), (2, 3), (2, 9), (4, 1), (4, 2), (3, 4))] == [
         "glasses",
         "fake_head",
         "paper_mask",
         "video_replay",
+        "still_replay",
+        "flat_print",
     ]
 
 

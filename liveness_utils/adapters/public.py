@@ -24,7 +24,9 @@ from liveness_utils.adapters.record import (
 from liveness_utils.errors import AdapterError
 
 _BOB = "https://github.com/bioidiap/bob.pad.face"
-_ON_REQUEST = "research use under a signed agreement; not to be redistributed"
+_ON_REQUEST = (
+    "research use under an agreement with its owners, not to be redistributed; not confirmed here, read theirs"
+)
 
 
 def _text_lines(path: Path) -> list[str]:
@@ -55,11 +57,14 @@ def _nuaa_list(root: Path, split: str, who: str) -> Iterator[Presentation]:
 
 NUAA = Layout(
     "nuaa", "NUAA Photograph Imposter Database", "ClientRaw/ID/*.jpg, ImposterRaw/ID/*.jpg, client|imposter_train|test_raw.txt",
-    "research use", "from the authors at Nanjing University of Aeronautics and Astronautics (raw.rar)",
+    "not confirmed: its page asks for no agreement, as far as is known; treat it as research use",
+    "raw.rar from the page of the authors at Nanjing University of Aeronautics and Astronautics, below",
     "Tan, Li, Liu, Jiang: Face Liveness Detection from a Single Image with Sparse Low Rank Bilinear Discriminative "
     "Model, ECCV 2010",
-    ("https://github.com/imironica/liveness/blob/master/db/readme.txt (the data set's own readme)",), nuaa,
-    note="Stills. Its train and test lists share people, so a detector can know them: the import counts how many.",
+    ("https://parnec.nuaa.edu.cn/_upload/tpl/02/db/731/template731/pages/xtan/NUAAImposterDB_download.html",
+     "readme.txt in raw.rar (names of files, lists)"), nuaa,
+    note="Stills: 1743 and 3362 bona fide, 1748 and 5761 attacks in train and test. The lists share people, "
+    "so a detector can know them: the import counts how many.",
 )  # fmt: skip
 
 
@@ -151,7 +156,8 @@ REPLAY_MOBILE = Layout(
     "Idiap's end user licence agreement, research", "request at https://www.idiap.ch/dataset/replay-mobile",
     "Costa-Pazo, Bhattacharjee, Vazquez-Fernandez, Marcel: The REPLAY-MOBILE Face Presentation-Attack Database, BIOSIG 2016",
     ("https://github.com/bioidiap/bob.db.replaymobile", _BOB), replay_mobile, ("grandtest", "mattescreen", "print"),
-    "Videos of its tablet and of its phone are turned differently; look at a few clips of each after the import.",
+    "bob.db.replaymobile turns its phone's videos otherwise than its tablet's (two of client 8's tablet like the "
+    "phone's); the import follows the turn that a file itself states: look at a few clips of each.",
 )  # fmt: skip
 
 
@@ -223,7 +229,9 @@ MSU_MFSD = Layout(
     "msu-mfsd", "MSU Mobile Face Spoofing Database", "scene01/real|attack/*.mp4|mov, train_sub_list.txt, test_sub_list.txt",
     _ON_REQUEST, "by agreement, http://www.cse.msu.edu/rgroups/biometrics/Publications/Databases/MSUMobileFaceSpoofing/index.htm",
     "Wen, Han, Jain: Face Spoof Detection with Image Distortion Analysis, IEEE TIFS 10(4), 2015",
-    ("https://pypi.org/project/bob.db.msu-mfsd-mod/2.0.0/", _BOB), msu_mfsd,
+    ("https://pypi.org/project/bob.db.msu-mfsd-mod/2.0.0/ (lists of the original protocol, names of files)",), msu_mfsd,
+    note="15 people train, 20 test. bob.db.msu_mfsd_mod turns six bona fide videos of the phone (clients 3, 5 to 9) by "
+    "180 degrees; the import follows the turn that a file itself states: look at them.",
 )  # fmt: skip
 
 
@@ -310,7 +318,8 @@ def siw(source: Path, protocol: str, _: Options) -> list[Presentation]:
 
 
 def _siw_file(path: Path, test: bool, protocol: str) -> Presentation | None:
-    part = parsed(r"(?P<id>\d{3})-(?P<sensor>\d)-(?P<kind>[123])-(?P<medium>\d+)-(?P<session>\d+)", path, "SiW")
+    # Sixteen bona fide videos of Test are called 153-2-1-1-1.m.mov and so on (lists of bob.db.siw).
+    part = parsed(r"(?P<id>\d{3})-(?P<sensor>\d)-(?P<kind>[123])-(?P<medium>\d+)-(?P<session>\d+)(\.m)?", path, "SiW")
     kind, medium, subject = int(part["kind"]), int(part["medium"]), int(part["id"])
     if kind > 1 and not siw_takes_part(protocol, test, kind, medium):
         return None
@@ -322,12 +331,12 @@ def _siw_file(path: Path, test: bool, protocol: str) -> Presentation | None:
 
 
 SIW = Layout(
-    "siw", "Spoof in the Wild", "Train|Test/live|spoof/SUBJECT/SUBJECT-SENSOR-TYPE-MEDIUM-SESSION.mov",
+    "siw", "Spoof in the Wild", "Train|Test/live|spoof/SUBJECT/SUBJECT-SENSOR-TYPE-MEDIUM-SESSION.mov|mp4",
     _ON_REQUEST, "request at http://cvlab.cse.msu.edu/siw-spoof-in-the-wild-database.html",
     "Liu, Jourabloo, Liu: Learning Deep Models for Face Anti-Spoofing: Binary or Auxiliary Supervision, CVPR 2018",
     ("http://cvlab.cse.msu.edu/siw-spoof-in-the-wild-database.html", "https://github.com/bioidiap/bob.db.siw"),
     siw, SIW_PROTOCOLS,
-    "Protocol 1 trains on the first 60 frames; a clip here is 2.5 s of every video in every protocol. dev is ten "
+    "Protocol 1 trains on the first 60 frames; a clip here is the first 3 s of a video in every protocol. dev is ten "
     "people of Train, those of bob.db.siw.",
 )  # fmt: skip
 
@@ -351,11 +360,13 @@ _CELEBA_SHOWN = (
     "3d-mask",
 )
 _CELEBA_LIGHT = ("live", "normal", "strong", "back", "dark")
+CELEBA_PROTOCOLS = ("intra_test", "protocol1",
+                    *(f"protocol2/test_on_{k}_quality_device" for k in ("low", "middle", "high")))  # fmt: skip
 
 
 def celeba_spoof(source: Path, protocol: str, _: Options) -> list[Presentation]:
     """Pictures named by ``metas/PROTOCOL/train_label.json`` and ``test_label.json``."""
-    wanted = protocol or CELEBA_SPOOF.protocols[0]
+    wanted = chosen(protocol, CELEBA_SPOOF.protocols, "celeba-spoof")
     root = below(source, f"metas/{wanted}", "Data", layout="CelebA-Spoof", tree=CELEBA_SPOOF.tree)
     return need((p for split in ("train", "test") for p in _celeba_list(root, wanted, split)),
                 source, "CelebA-Spoof", CELEBA_SPOOF.tree)  # fmt: skip
@@ -383,11 +394,12 @@ def _celeba_picture(path: Path, row: list[int], split: str) -> Presentation:
 
 CELEBA_SPOOF = Layout(
     "celeba-spoof", "CelebA-Spoof", "Data/train|test/SUBJECT/live|spoof/*.png|jpg, metas/intra_test/train|test_label.json",
-    "non-commercial research; not to be redistributed", "links at https://github.com/ZhangYuanhan-AI/CelebA-Spoof",
+    "non-commercial research; pictures not to be passed on, nor they or derived data exploited commercially", "links at https://github.com/ZhangYuanhan-AI/CelebA-Spoof",
     "Zhang, Yin, Li, Yin, Yan, Shao, Liu: CelebA-Spoof: Large-Scale Face Anti-Spoofing Dataset with Rich Annotations, "
     "ECCV 2020, arXiv 2007.12342",
-    ("https://github.com/ZhangYuanhan-AI/CelebA-Spoof",), celeba_spoof, ("intra_test", "protocol1", "protocol2"),
-    "Stills. Its paper masks (face, upper body, region) count as prints with holes.",
+    ("https://github.com/ZhangYuanhan-AI/CelebA-Spoof",), celeba_spoof, CELEBA_PROTOCOLS,
+    "Stills. Its paper masks (face, upper body, region) count as prints with holes. The folders of protocol2 are named "
+    "as users of the release name them, not by its page.",
 )  # fmt: skip
 
 
@@ -412,7 +424,7 @@ MAD3D = Layout(
     "3dmad", "3D Mask Attack Database (Idiap)", "*/PERSON_SESSION_SHOT.hdf5 with Color_Data",
     "Idiap's end user licence agreement, research", "request at https://www.idiap.ch/en/dataset/3dmad/index_html",
     "Erdogmus, Marcel: Spoofing in 2D Face Recognition with 3D Masks and Anti-spoofing with Kinect, BTAS 2013",
-    ("https://github.com/streamcc/xbob.db.maskattack (classification protocol)", _BOB), mad3d,
+    ("https://github.com/bioidiap/bob.db.maskattack (classification protocol: create.py)", _BOB), mad3d,
     note="The depth channel is not read.",
 )  # fmt: skip
 
@@ -425,18 +437,19 @@ WMCA_PROTOCOLS = ("grandtest", *(f"LOO_{k}" for k in
 def wmca_species(kind: int, pai: int) -> str | None:
     """What the last two numbers of a WMCA file name present; None is bona fide (also with glasses).
 
-    Source: names of the instruments in bob.pad.face, lists/batl/idiap_converter_v2.json.
+    Source: names of the instruments in bob.pad.face before version 4, lists/batl/idiap_converter_v2.json. It calls
+    3-05, 3-10 and 3-15 electronic photos, and even numbers of type 4 paused videos.
 
-    >>> wmca_species(0, 1), wmca_species(2, 18), wmca_species(3, 5)
-    (None, 'soft_mask', 'video_replay')
+    >>> wmca_species(0, 1), wmca_species(2, 18), wmca_species(3, 5), wmca_species(4, 1)
+    (None, 'soft_mask', 'still_replay', 'video_replay')
     """
     if kind == 1:
         return "rigid_mask" if pai in (2, 13, 14) else "wig" if 8 <= pai <= 12 else "glasses"
     if kind == 2:
         return "fake_head" if pai <= 7 else "paper_mask" if pai <= 11 else "rigid_mask" if pai <= 17 else "soft_mask"
     if kind == 3:
-        return "video_replay" if pai in (5, 10, 15) else "flat_print"
-    return {0: None, 4: "video_replay", 5: "makeup"}[kind]
+        return "still_replay" if pai in (5, 10, 15) else "flat_print"
+    return {0: None, 4: "video_replay" if pai % 2 else "still_replay", 5: "makeup"}[kind]
 
 
 def wmca(source: Path, protocol: str, options: Options) -> list[Presentation]:
@@ -471,11 +484,11 @@ def _wmca_file(path: Path, splits: dict[str, str], fps: float) -> Presentation |
 WMCA = Layout(
     "wmca", "Wide Multi-Channel Presentation Attack (Idiap)",
     "face-station/DATE/CLIENT_SESSION_PRESENTER_TYPE_PAI.hdf5 (preprocessed RGB) and PROTOCOL-*.csv",
-    "Idiap's end user licence agreement, research", "request at the Idiap Research Institute, https://www.idiap.ch",
+    "Idiap's end user licence agreement, research", "request at https://www.idiap.ch/en/scientific-research/data/wmca",
     "George, Mostaani, Geissenbuhler, Nikisins, Anjos, Marcel: Biometric Face Presentation Attack Detection with "
-    "Multi-Channel Convolutional Neural Network, IEEE TIFS 15, 2020, arXiv 1909.08845",
-    ("bob.db.batl, File Naming Conventions", "https://github.com/bioidiap/bob.pad.face (instruments)"),
+    "Multi-Channel Convolutional Neural Network, IEEE TIFS 15, 2020, arXiv 1909.08848",
+    ("https://www.idiap.ch/en/scientific-research/data/wmca", f"{_BOB} (instruments, in its history)"),
     wmca, WMCA_PROTOCOLS,
-    "Colour only. The files hold frames without times, taken evenly over some 10 s: 5 a second unless --fps says "
+    "Colour only. The files hold frames without times, 50 taken evenly over some 10 s: 5 a second unless --fps says "
     "otherwise. Faces are cropped already; glasses, wigs and fake heads keep words of their own.",
 )  # fmt: skip
