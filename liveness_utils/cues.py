@@ -209,6 +209,88 @@ def relief_share(points: np.ndarray) -> float:
     return float((along**2).sum() / max(float(left.sum()), 1e-9))
 
 
+# The brows, about which points are no measure of a rigid shape.
+_BROWS = (70, 63, 105, 66, 107, 55, 65, 52, 53, 46, 336, 296, 334, 293, 300, 276, 283, 282, 295, 285)
+_BROW_REACH = 0.006  # metres in the canonical face
+SURFACE_MODES = ("x2", "xy", "y2", "x3", "x2y", "xy2", "y3", "x4", "x3y", "x2y2", "xy3", "y4", "face")
+
+
+@functools.lru_cache(maxsize=1)
+def _surface_basis() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Landmarks (P,), their place in a frontal face (P, 2) in IOD, orthonormal depth modes (P, 13)."""
+    model = canonical_face()[0]
+    still = geometry_points(eyes=False)
+    brows = model[list(_BROWS), :2]
+    apart = np.linalg.norm(model[still, None, :2] - brows, axis=-1).min(1)
+    chosen = still[apart > _BROW_REACH]
+    unit = float(interocular_distance(model))
+    x, y = ((model[chosen, :2] - model[chosen, :2].mean(0)) / unit).T
+    powers = [x ** (n - k) * y**k for n in range(5) for k in range(n + 1)]
+    q, r = np.linalg.qr(np.stack([*powers, model[chosen, 2] / unit], 1))
+    modes = (q * np.sign(np.diag(r)))[:, 3:]  # three of them are a plane, which no affine map leaves
+    return chosen, np.stack([x, -y], 1), modes
+
+
+def surface_motion(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Split what no affine map explains into the motion that one depth mode or another makes.
+
+    Where a surface z(x, y) turns, its points shift by z times the turn. A bent sheet has a depth
+    that is quadratic across the bend; a head has one of higher order, and what remains of the
+    canonical face beside all polynomials up to the fourth order (nose, cheeks) is the last mode.
+    A landmarker that guesses a head into a picture gives each mode another share than a head does.
+    Left out are points of eyes, brows and mouth: they move without a turn.
+
+    Args:
+        points: (F, 478, 2 or 3) pixels, no NaN.
+
+    Returns:
+        (F, 13, 2) motion along each of `SURFACE_MODES` in x (right) and y (down), (F, 2) squared
+        length of all that is left; inter-ocular distances (squared), root mean square over the
+        points. Both in the face's own axes, about the mean over time.
+
+    Source: Koenderink & van Doorn, Affine structure from motion, J. Opt. Soc. Am. A 1991; the
+    modes derived.
+    """
+    chosen, place, modes = _surface_basis()
+    seen = np.asarray(points[:, chosen, :2], float)
+    seen = seen - seen.mean(1, keepdims=True)
+    across = np.swapaxes(seen, 1, 2)
+    to_affine = np.linalg.inv(across @ seen + 1e-9 * np.eye(2)) @ across
+    shape = place
+    for _ in range(2):
+        carried = seen @ (to_affine @ shape)
+        shape = carried.mean(0)
+    left = carried - shape
+    root = math.sqrt(len(chosen))
+    return np.einsum("pk,fpd->fkd", modes, left, optimize=True) / root, (left**2).mean(1)
+
+
+def surface_cues(points: np.ndarray) -> dict[str, float]:
+    """Measure which surface the motion of the face over a clip would be that of.
+
+    Free of scale, as `relief_share`: only how the motion is divided among the modes.
+
+    Args:
+        points: (F, 478, 2 or 3) pixels; frames with NaN are dropped.
+
+    Returns:
+        For each of `SURFACE_MODES` and "rest" (none of them): surface_MODE_x and _y, natural log
+        of its share of the non-affine motion. Empty with fewer than five frames.
+
+    Source: `surface_motion`.
+    """
+    seen = points[np.isfinite(points[:, 0, 0])]
+    if len(seen) < 5:
+        return {}
+    along, total = surface_motion(seen)
+    energy, total = (along**2).mean(0), total.mean(0)
+    parts = np.concatenate([energy, np.maximum(total - energy.sum(0), 0.0)[None]])
+    # Floors of a thousandth of an IOD and less: at rest the logs stay finite.
+    shares = np.log((parts + 1e-7) / (total.sum() + 1e-6))
+    kinds = (*SURFACE_MODES, "rest")
+    return {f"surface_{m}_{a}": float(shares[i, k]) for k, a in enumerate("xy") for i, m in enumerate(kinds)}
+
+
 @functools.lru_cache(maxsize=1)
 def _parallax_basis() -> tuple[np.ndarray, list[int], np.ndarray]:
     """Fit matrix (3, P) of an affine map from the canonical face, its P landmarks, its nose (2,)."""
@@ -367,9 +449,7 @@ class MotionMeter:
         refresh: frames after which corners are chosen anew.
     """
 
-    def __init__(
-        self, intrinsics: Intrinsics | None = None, corners: int = 60, refresh: int = 5
-    ) -> None:
+    def __init__(self, intrinsics: Intrinsics | None = None, corners: int = 60, refresh: int = 5) -> None:
         self.intrinsics, self.corners, self.refresh = intrinsics, corners, refresh
         self._grey: np.ndarray | None = None
         self._points = np.zeros((0, 2), np.float32)
@@ -399,18 +479,14 @@ class MotionMeter:
         if len(self._points) == 0 or grey.shape != self._grey.shape:
             self._points = np.zeros((0, 2), np.float32)
             return self._points, self._points
-        moved, status, error = cv2.calcOpticalFlowPyrLK(
-            self._grey, grey, self._points[:, None], None, **_LK
-        )
+        moved, status, error = cv2.calcOpticalFlowPyrLK(self._grey, grey, self._points[:, None], None, **_LK)
         moved = moved[:, 0]
         inside = ((moved >= 0) & (moved < np.array(grey.shape)[::-1])).all(1)
         good = (status[:, 0] == 1) & inside & (error[:, 0] < 20)
         before, self._points = self._points[good], moved[good]
         return (before + 0.5) / scale - 0.5, (self._points + 0.5) / scale - 0.5
 
-    def _measure(
-        self, a: np.ndarray, b: np.ndarray, face: np.ndarray | None, shape: tuple, dt: float
-    ) -> FrameMotion:
+    def _measure(self, a: np.ndarray, b: np.ndarray, face: np.ndarray | None, shape: tuple, dt: float) -> FrameMotion:
         height, width = shape[:2]
         unit = np.array([height, height, 1.0, 1.0])
         motion = FrameMotion.unknown()
@@ -1049,7 +1125,7 @@ _LIP = "Longuet-Higgins & Prazdny 1980"
 _BS = "MediaPipe blendshapes"
 _LIVE = "Li et al., FaceLive, CCS 2015"
 
-CUES = (
+_PLAIN_CUES = (
     Cue("homography_residual", "IOD", "0.003–0.06", "face that no plane explains, 0.4–0.8 s apart, 90th percentile", _HZ, "landmarks"),
     Cue("homography_residual_no_eyes", "IOD", "0.003–0.06", "the same without lids and eye corners", _HZ, "landmarks"),
     Cue("widest_residual", "IOD", "0.003–0.15", "homography residual of the two frames whose poses differ most", _HZ, "landmarks"),
@@ -1094,6 +1170,21 @@ CUES = (
     Cue("parallax_nose_slope", "IOD/rad", "−0.2–1", "nose sway that goes with this phone's orbit", _LIVE, "imu"),
     Cue("parallax_information", "deg", "0–10", "rms orbit that the phone's own rotation made", "derived", "imu"),
 )  # fmt: skip
+
+
+def _surface_entries() -> tuple[Cue, ...]:
+    kinds = {m: f"a surface z = {m}" for m in SURFACE_MODES}
+    kinds |= {"face": "what the canonical face has beside these surfaces", "rest": "none of these"}
+    means = "share of the non-affine motion along {} made by {}, without eyes and brows"
+    return tuple(
+        Cue(f"surface_{m}_{a}", "log", "−10–0", means.format(a, k), "Koenderink & van Doorn 1991", "landmarks")
+        for a in "xy"
+        for m, k in kinds.items()
+    )
+
+
+SURFACE_CUES = tuple(cue.name for cue in _surface_entries())
+CUES = (*_PLAIN_CUES, *_surface_entries())
 CUE_NAMES = tuple(cue.name for cue in CUES)
 
 
@@ -1169,7 +1260,7 @@ def geometry_cues(found: Track) -> dict[str, float]:
     values["relief_share"] = relief_share(found.points)
     values["nose_range"] = math.hypot(spread(nose[:, 0]), spread(nose[:, 1]))
     values["nose_per_turn"] = _pooled_slope(angles, nose)
-    return values
+    return values | surface_cues(found.points)
 
 
 def _pooled_slope(x: np.ndarray, y: np.ndarray) -> float:
@@ -1200,9 +1291,7 @@ def expression_cues(found: Track) -> dict[str, float]:
         return {}
     shapes, lids = found.blendshapes, blink_signal(found.blendshapes)
     blinks = detect_blinks(lids, found.t)
-    gaze = _shape(shapes, "eyeLookOutLeft", "eyeLookInRight") - _shape(
-        shapes, "eyeLookInLeft", "eyeLookOutRight"
-    )
+    gaze = _shape(shapes, "eyeLookOutLeft", "eyeLookInRight") - _shape(shapes, "eyeLookInLeft", "eyeLookOutRight")
     width = np.nanmedian(interocular_distance(found.points))
     return {
         "blink_count": len(blinks),
@@ -1516,9 +1605,7 @@ class FeatureExtractor:
         """Follow the background into this frame (first half of `push`)."""
         return self._meter.push(frame, t, None if face is None else face.points)
 
-    def push_motion(
-        self, shape: tuple, t: float, face: FaceObservation | None, motion: FrameMotion
-    ) -> np.ndarray:
+    def push_motion(self, shape: tuple, t: float, face: FaceObservation | None, motion: FrameMotion) -> np.ndarray:
         """Return the features from a motion already measured (second half of `push`)."""
         values = {**_background_features(motion), **self._imu_features(t, face, motion)}
         if face is not None:
@@ -1652,16 +1739,12 @@ def _face_features(face: FaceObservation, shape: tuple, motion: FrameMotion) -> 
 def observations(found: Track) -> list[FaceObservation | None]:
     """Return a track's rows as observations, None where no face was seen."""
     return [
-        FaceObservation(found.points[k], found.blendshapes[k], found.T_camera_head[k].astype(float))
-        if seen
-        else None
+        FaceObservation(found.points[k], found.blendshapes[k], found.T_camera_head[k].astype(float)) if seen else None
         for k, seen in enumerate(found.found)
     ]
 
 
-def frame_features(
-    clip: Clip, found: Track | None = None, motion: Motion | None = None
-) -> FrameFeatures:
+def frame_features(clip: Clip, found: Track | None = None, motion: Motion | None = None) -> FrameFeatures:
     """Measure the causal features of every stored frame of a clip.
 
     Args:

@@ -105,6 +105,46 @@ def test_relief_share_knows_a_face_from_noise_on_a_photo():
     assert np.isnan(cues.relief_share(np.full((9, 478, 2), np.nan)))
 
 
+def rolled(radius=0.15):
+    """The canonical face printed on a sheet bent about its vertical axis."""
+    points = head_points()
+    points[:, 2] = radius * (np.cos(points[:, 0] / radius) - 1)
+    points[:, 0] = radius * np.sin(points[:, 0] / radius)
+    return points
+
+
+def afar(points, noise_px=0.15):
+    """Pixels of the points under a turn both ways, through a long lens, with a landmarker's noise."""
+    R = Rotation.from_rotvec(np.outer(SWEEP, [0.3, 1.0, 0.0])).as_matrix() @ FLIP
+    p = np.einsum("nij,pj->npi", R, points) + [0, 0, 12.0]
+    pixels = p[..., :2] / p[..., 2:] * 6900 + 127.5
+    return pixels + np.random.default_rng(0).normal(0, noise_px, pixels.shape)
+
+
+def test_surface_cues_tell_a_head_from_a_bent_sheet_and_a_flat_one():
+    shapes = (head_points(), rolled(), head_points() * [1, 1, 0])
+    head, sheet, flat = (cues.surface_cues(afar(p)) for p in shapes)
+    assert set(head) == set(cues.SURFACE_CUES)
+    # A head narrows towards the chin and has a nose; a sheet bent about the vertical has x² and noise.
+    for mode in ("surface_face_x", "surface_x2y_x"):
+        assert head[mode] > sheet[mode] + 2
+    assert np.exp(sheet["surface_x2_x"]) > 0.7 > 0.1 > np.exp(flat["surface_x2_x"])
+    assert np.exp(flat["surface_rest_x"]) + np.exp(flat["surface_rest_y"]) > 0.8
+
+
+def test_surface_cues_are_shares_and_leave_eyes_brows_and_mouth_out():
+    pixels = afar(head_points())
+    head = cues.surface_cues(pixels)
+    assert np.exp(list(head.values())).sum() == pytest.approx(1.0, abs=0.01)
+    turned = np.array([[0.0, 1.7], [-1.7, 0.0]])
+    np.testing.assert_allclose(list(cues.surface_cues(pixels @ turned).values()), list(head.values()), atol=0.01)
+    talking = pixels.copy()
+    talking[::2, [*cues.EYE_POINTS, 105, 334, 13, 14, 152]] += 8.0
+    assert cues.surface_cues(talking) == head
+    assert np.isfinite(list(cues.surface_cues(np.repeat(pixels[:1], 9, 0)).values())).all()
+    assert cues.surface_cues(np.full((9, 478, 2), np.nan)) == {}
+
+
 def test_nose_sways_with_the_head_and_not_with_a_photo():
     turned = poses(STILL, np.zeros((N, 3)), -SWEEP)
     yaw = landmarks.head_pose_angles(turned[:, :3, :3])[:, 0]
