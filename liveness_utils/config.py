@@ -96,7 +96,7 @@ _FULL = Profile(
     subjects=(100, 20, 40, 60), bona_fide_clips=(312, 48, 120, 240), attack_clips=(78, 12, 60, 60),
     epochs=22, patience=22, batch_size=12, train_frames=8, learning_rate=1e-3,
     variants=(), seeds=(0,), left_out=(), study_epochs=0,
-    bootstrap=2000, robustness_clips=90, redteam_clips=8, calibration_clips=128, demo_clips=60,
+    bootstrap=2000, robustness_clips=54, redteam_clips=8, calibration_clips=128, demo_clips=60,
 )  # fmt: skip
 
 _STUDY = Profile(
@@ -105,7 +105,7 @@ _STUDY = Profile(
     attack_clips=_FULL.attack_clips,
     epochs=40, patience=8, batch_size=16, train_frames=8, learning_rate=1e-3,
     variants=ABLATION, seeds=(0, 1, 2), left_out=("all",), study_epochs=10,
-    bootstrap=2000, robustness_clips=90, redteam_clips=8, calibration_clips=128, demo_clips=60,
+    bootstrap=2000, robustness_clips=54, redteam_clips=8, calibration_clips=128, demo_clips=60,
 )  # fmt: skip
 
 
