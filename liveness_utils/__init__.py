@@ -4,8 +4,10 @@ Rooms pass data one way: faces, motion → simulate → clips → landmarks → 
 dataset → model → training → metrics, plots → export → runtime → widget, web, cli.
 """
 
+import contextlib as _contextlib
 import os as _os
 import signal as _signal
+import sys as _sys
 
 # TensorFlow and MediaPipe write to stderr from C++ while they load; set before they do.
 _os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -23,12 +25,24 @@ _os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if hasattr(_signal, "pthread_sigmask"):
     _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGPROF})
 
-# TensorFlow (which MediaPipe imports where it is installed) before triton ends in a
-# segmentation fault as soon as torch loads its compiler, so triton goes first.
-try:
-    import triton as _triton  # noqa: F401
-except ImportError:
-    pass
+
+class _TritonFirst:
+    """An import hook that loads triton just before TensorFlow, whoever asks for that.
+
+    TensorFlow (which MediaPipe imports where it is installed) before triton ends in a segmentation
+    fault as soon as torch loads its compiler. Loaded only then, because triton alone takes 85 MB,
+    which the runtime has no use for.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        """Find nothing, so that the ordinary finders answer."""
+        if name == "tensorflow":
+            with _contextlib.suppress(ImportError):
+                import triton  # noqa: F401
+
+
+_sys.meta_path.insert(0, _TritonFirst)
 
 __version__ = "0.1.0"
 

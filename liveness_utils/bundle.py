@@ -22,7 +22,7 @@ from liveness_utils.errors import BundleError
 FORMAT = 1
 MANIFEST = "bundle.json"
 REQUIRED = ("model.tflite", "step.tflite", "bundle.json", "selftest.npz")
-SELFTEST_TOLERANCE = {"float32": 1e-3, "float16": 0.05}
+SELFTEST_TOLERANCE = {"float32": 1e-3, "float16": 0.05, "weight_only": 1e-3}
 PATTERNS = {
     (1, 1, 1): "video+landmarks+imu",
     (1, 1, 0): "video+landmarks",
@@ -49,7 +49,7 @@ class Bundle:
 
     Attributes:
         folder: where it lies. format: version of the layout. variant: name of the default model
-            (float32, float16, dynamic, int8, mixed). files: name to {sha256, bytes}.
+            (float32, float16, weight_only, dynamic, int8, mixed). files: name to {sha256, bytes}.
         preprocessing: crop margin and size, colour order, value range, frames, rate, IMU window.
         feature_names: (G,) in the order of the input. feature_fill: (G,) stands in for a value
             that was not measured. species: names of the species head's outputs.

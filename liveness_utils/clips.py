@@ -19,15 +19,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 import cv2
 import numpy as np
-import pandas as pd
 from av.sidedata.sidedata import Type as SideDataType
 
 from liveness_utils.errors import ClipError
+
+if TYPE_CHECKING:
+    # Imported where a table is read or written: a live session has none, and pandas takes 70 MB.
+    import pandas as pd
 
 IMU_COLUMNS = ("t", "ax", "ay", "az", "gx", "gy", "gz")
 
@@ -492,6 +495,8 @@ def write_imu(path: str | Path, imu: Imu) -> Path:
 
 
 def _imu_table(imu: Imu) -> pd.DataFrame:
+    import pandas as pd
+
     columns: dict[str, np.ndarray] = {"t": np.asarray(imu.t, np.float64)}
     for names, values in ((IMU_COLUMNS[1:4], imu.accel), (IMU_COLUMNS[4:7], imu.gyro)):
         if values is not None:
@@ -522,17 +527,31 @@ def read_imu(path: str | Path, *, check_units: bool = True) -> Imu:
     return imu
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+def _read_table(path: Path) -> dict[str, list]:
+    """Columns by name in lower case. A Parquet file is read without pandas, which takes 70 MB."""
     if not path.is_file():
         raise ClipError(f"{path}: no such IMU file; check the path.")
     try:
-        table = pd.read_csv(path) if path.suffix.lower() == ".csv" else pd.read_parquet(path)
+        columns = _csv_columns(path) if path.suffix.lower() == ".csv" else _parquet_columns(path)
     except Exception as error:  # readers raise a dozen kinds of their own
         raise ClipError(f"{path}: not a readable CSV or Parquet table; export it again.") from error
-    return table.rename(columns=lambda name: str(name).strip().lower())
+    return {str(name).strip().lower(): values for name, values in columns.items()}
 
 
-def _imu_from_table(table: pd.DataFrame, path: Path) -> Imu:
+def _parquet_columns(path: Path) -> dict[str, list]:
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(path) as file:
+        return file.read().to_pydict()
+
+
+def _csv_columns(path: Path) -> dict[str, list]:
+    import pandas as pd
+
+    return pd.read_csv(path).to_dict("list")
+
+
+def _imu_from_table(table: dict[str, list], path: Path) -> Imu:
     groups = {"accel": IMU_COLUMNS[1:4], "gyro": IMU_COLUMNS[4:7]}
     present = {k: all(c in table for c in cols) for k, cols in groups.items()}
     if "t" not in table or not any(present.values()):
@@ -549,15 +568,21 @@ def _imu_from_table(table: pd.DataFrame, path: Path) -> Imu:
     return Imu(t=t, **values)
 
 
-def _finite_columns(table: pd.DataFrame, names: Sequence[str], path: Path) -> np.ndarray:
-    values = table[list(names)].apply(pd.to_numeric, errors="coerce")
-    values = values.to_numpy(np.float64, na_value=np.nan)
+def _finite_columns(table: dict[str, list], names: Sequence[str], path: Path) -> np.ndarray:
+    values = np.array([[_number(v) for v in table[name]] for name in names], np.float64).T
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(bad):
         raise ClipError(
             f"{path}: row {bad[0]} of {', '.join(names)} is empty or not a number; drop such rows."
         )
     return values
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def imu_unit_problems(imu: Imu) -> list[str]:
@@ -989,6 +1014,8 @@ def _find_row(root: str | Path, clip_id: str) -> dict[str, Any]:
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
     """Python scalars, and None for what is not known."""
+    import pandas as pd
+
     return {
         key: None if pd.isna(value) else value.item() if isinstance(value, np.generic) else value
         for key, value in row.items()
@@ -1065,6 +1092,8 @@ def manifest_frame(rows: Sequence[Mapping[str, Any]] | pd.DataFrame) -> pd.DataF
     Raises:
         ClipError: if clip_id is missing or repeated, or a value has the wrong type.
     """
+    import pandas as pd
+
     table = pd.DataFrame(rows)
     extra = [name for name in table.columns if name not in _MANIFEST_TYPES]
     table = table.reindex(columns=[*MANIFEST_COLUMNS, *extra])
@@ -1096,6 +1125,8 @@ def read_manifest(root: str | Path) -> pd.DataFrame:
     Raises:
         ClipError: if it is missing, damaged or not a manifest.
     """
+    import pandas as pd
+
     path = Path(root) / "manifest.parquet"
     if not path.is_file():
         raise ClipError(f"{path}: no manifest; generate the data or point DATA_DIR at it.")

@@ -94,7 +94,7 @@ _QUICK = Profile(
 _FULL = Profile(
     name="full", data="full",
     subjects=(100, 20, 40, 60), bona_fide_clips=(312, 48, 120, 240), attack_clips=(78, 12, 60, 60),
-    epochs=22, patience=22, batch_size=12, train_frames=8, learning_rate=1e-3,
+    epochs=50, patience=50, batch_size=16, train_frames=4, learning_rate=2e-3,
     variants=(), seeds=(0,), left_out=(), study_epochs=0,
     bootstrap=2000, robustness_clips=54, redteam_clips=8, calibration_clips=128, demo_clips=60,
 )  # fmt: skip

@@ -11,10 +11,10 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import pandas as pd
 
 from liveness_utils.clips import EXPRESSION_NAMES, Clip, Imu, Intrinsics
 from liveness_utils.errors import LivenessError
@@ -32,6 +32,9 @@ from liveness_utils.landmarks import (
     ray_rotation,
     track,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # --- which points -------------------------------------------------------------------------------
 
@@ -1190,6 +1193,8 @@ CUE_NAMES = tuple(cue.name for cue in CUES)
 
 def cue_table() -> pd.DataFrame:
     """Return `CUES` as a table, one row a cue."""
+    import pandas as pd
+
     return pd.DataFrame([vars(cue) for cue in CUES]).set_index("name")
 
 
@@ -1205,6 +1210,8 @@ def extract_cues(clip: Clip, found: Track | None = None, motion: Motion | None =
         Series of float64 indexed by `CUE_NAMES`; NaN where the modality is missing, no face was
         seen, or the cue is silent.
     """
+    import pandas as pd
+
     found = track(clip) if found is None else found
     motion = measure_motion(clip, found) if motion is None else motion
     values = {

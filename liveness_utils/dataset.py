@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 VERSION = 1
-DECOYS = 2
+OTHERS = 2
+FORGED = ("forged", "rest")
 DEPTH = 14
 FLAT_SPECIES = (*PRINTS, *REPLAYS)
 ARRAYS = ("crops", "features", "imu", "presence", "depth", "quality_rows", "decoy_features", "decoy_imu", "decoy_valid")
@@ -150,9 +151,7 @@ def source_mark(data_dir: str | os.PathLike, clip_ids: Sequence[str]) -> str:
     return digest.hexdigest()[:12]
 
 
-def is_prepared(
-    out_dir: str | os.PathLike, clip_ids: Sequence[str] | None = None, source: str | None = None
-) -> bool:
+def is_prepared(out_dir: str | os.PathLike, clip_ids: Sequence[str] | None = None, source: str | None = None) -> bool:
     """Whether a folder holds finished arrays of this version (and of just these clips)."""
     index = Path(out_dir) / "index.json"
     if not index.is_file():
@@ -246,16 +245,17 @@ class _Landmarkers:
 
 
 def _decoys(data_dir: Path, clip, seen, found: ClipInputs, others: list[str]) -> dict[str, np.ndarray]:
-    """What the clip would look like with the IMU of other clips of its split.
+    """What the clip would look like with the IMU of other clips of its split, or with a made-up one.
 
     Training uses them as injections that cost no rendering.
     """
     from dataclasses import replace
 
-    features = np.repeat(found.features[None], DECOYS, axis=0)
-    windows = np.repeat(found.imu[None], DECOYS, axis=0)
-    valid = np.zeros(DECOYS, np.float32)
-    for k, imu in enumerate(_other_imus(data_dir, clip, others)):
+    count = OTHERS + len(FORGED)
+    features = np.repeat(found.features[None], count, axis=0)
+    windows = np.repeat(found.imu[None], count, axis=0)
+    valid = np.zeros(count, np.float32)
+    for k, imu in enumerate((*_other_imus(data_dir, clip, others), *_made_up_imus(clip))):
         swapped = replace(clip, imu=imu)
         windows[k], valid[k], features[k] = _with_imu(swapped, seen, found.index)
     return {"decoy_features": features, "decoy_imu": windows, "decoy_valid": valid}
@@ -272,12 +272,62 @@ def _with_imu(clip, seen, index: np.ndarray) -> tuple[np.ndarray, float, np.ndar
 def _other_imus(data_dir: Path, clip, others: list[str]) -> list:
     from liveness_utils.clips import read_imu
 
-    if clip.imu is None or clip.meta.get("split") not in ("train", "validation"):
+    if not _is_taught(clip):
         return []
     names = sorted(name for name in others if name != clip.clip_id)
     rng = np.random.default_rng(list(clip.clip_id.encode()))
-    paths = [data_dir / "clips" / names[k] / "imu.parquet" for k in rng.permutation(len(names))[:DECOYS]]
+    paths = [data_dir / "clips" / names[k] / "imu.parquet" for k in rng.permutation(len(names))[:OTHERS]]
     return [read_imu(path, check_units=False) for path in paths if path.is_file()]
+
+
+def _is_taught(clip) -> bool:
+    return clip.imu is not None and clip.meta.get("split") in ("train", "validation")
+
+
+def _made_up_imus(clip) -> list:
+    """Records that an attacker would send along with this very video: read off it, or of a resting phone.
+
+    Only for simulated phones, whose sensors' noise is known; a record without any would give
+    itself away.
+    """
+    from liveness_utils import motion
+    from liveness_utils.devices import DEVICES
+
+    phone = DEVICES.get(clip.meta.get("device_id"))
+    if phone is None or not _is_taught(clip) or clip.imu.accel is None or clip.imu.gyro is None:
+        return []
+    rng = np.random.default_rng([*clip.clip_id.encode(), 1])
+    length = float(clip.t[-1])
+    path = path_of_record(clip.imu, clip.camera_facing, length)
+    settings = {"facing": clip.camera_facing, "duration": length}
+    return [motion.forge_imu(kind, rng, path, phone.imu, **settings) for kind in FORGED]
+
+
+def path_of_record(imu, facing: str, length: float):
+    """The turning of a phone as its own gyroscope tells it, at one place.
+
+    Args:
+        imu: clips.Imu with both sensors. facing: camera that films. length: of the video, s.
+
+    Returns:
+        motion.Trajectory of the camera from one second before the video to one after it; past
+        the record's ends it stands still.
+    """
+    from scipy.spatial.transform import Rotation, Slerp
+
+    from liveness_utils.motion import R_DEVICE_CAMERA, make_trajectory
+
+    to_camera = R_DEVICE_CAMERA[facing]
+    up = (imu.accel.astype(float) @ to_camera).mean(axis=0)
+    attitude = Rotation.align_vectors([[0.0, 1.0, 0.0]], [up / np.linalg.norm(up)])[0]
+    rate = imu.gyro.astype(float) @ to_camera
+    turns = Rotation.from_rotvec(0.5 * (rate[1:] + rate[:-1]) * np.diff(imu.t)[:, None])
+    attitudes = [attitude]
+    for turn in turns:
+        attitudes.append(attitudes[-1] * turn)
+    t = np.arange(-1.0, length + 1.0, 0.01)
+    held = Slerp(imu.t, Rotation.concatenate(attitudes))(np.clip(t, imu.t[0], imu.t[-1]))
+    return make_trajectory(t, np.zeros((len(t), 3)), held.as_matrix())
 
 
 def _inputs_or_problem(clip, seen) -> tuple[ClipInputs, str]:
@@ -507,7 +557,7 @@ def scaling_of(prepared: Prepared, rows: np.ndarray) -> Scaling:
 def augment_crops(crops: np.ndarray, depth: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Photometric and small geometric changes, the same for every frame of a clip.
 
-    No mirroring: a mirrored head turns the other way, and landmarks and IMU would disagree.
+    No mirroring here: landmarks and IMU have to be mirrored with it (`Mirror`).
 
     Args:
         crops: (F, 112, 112, 3) uint8. depth: (F, 14, 14), moved along with the picture.
@@ -525,7 +575,16 @@ def augment_crops(crops: np.ndarray, depth: np.ndarray, rng: np.random.Generator
         crops = _add_noise(crops, rng)
     if rng.random() < 0.3:
         crops = _recompress(crops, int(rng.integers(35, 95)))
-    return crops, depth
+    return (_hide(crops, rng) if rng.random() < 0.3 else crops), depth
+
+
+def _hide(crops: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Cover a part, so that not one spot decides. Source: DeVries & Taylor 2017, arXiv 1708.04552."""
+    height, width = rng.integers(12, 45, 2)
+    top, left = (int(rng.integers(0, inputs.CROP - side)) for side in (height, width))
+    crops = crops.copy()
+    crops[:, top : top + height, left : left + width] = rng.integers(0, 256, 3)
+    return crops
 
 
 def _tone_table(rng: np.random.Generator) -> np.ndarray:
@@ -538,14 +597,17 @@ def _tone_table(rng: np.random.Generator) -> np.ndarray:
 
 
 def _shift(crops: np.ndarray, depth: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Turn, enlarge and move a little: 4 degrees, 5 % and 3 % of the side (standard deviations)."""
     scale, move = np.exp(rng.normal(0, 0.05)), rng.normal(0, 0.03, 2)
+    turn = np.radians(rng.normal(0, 4))
+    linear = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     out = []
     for maps, size, flags, border in (
         (crops, inputs.CROP, cv2.INTER_LINEAR, cv2.BORDER_REFLECT_101),
         (depth.astype(np.float32), DEPTH, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT),
     ):
-        offset = (1 - scale) * (size - 1) / 2 + move * size
-        matrix = np.array([[scale, 0, offset[0]], [0, scale, offset[1]]])
+        middle = np.full(2, (size - 1) / 2)
+        matrix = np.column_stack([linear, middle - linear @ middle + move * size])
         options = {"flags": flags, "borderMode": border, "borderValue": float("nan")}
         if border == cv2.BORDER_REFLECT_101:
             options.pop("borderValue")
@@ -564,6 +626,54 @@ def _add_noise(crops: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _recompress(crops: np.ndarray, quality: int) -> np.ndarray:
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]
     return np.stack([cv2.imdecode(cv2.imencode(".jpg", c, options)[1], cv2.IMREAD_COLOR) for c in crops])
+
+
+# What changes its sign when left and right are swapped, and what changes places.
+_ODD = (
+    "pose_yaw", "pose_roll", "pose_yaw_rate", "pose_roll_rate", "gaze_side", "face_x", "nose_x",
+    "face_dx", "face_spin", "background_dx", "background_spin", "face_minus_background_x",
+    "video_rate_y", "video_rate_z", "gyro_rate_y", "gyro_rate_z", "rate_difference_y",
+    "rate_difference_z",
+)  # fmt: skip
+_SIDES = {"ear_left": "ear_right", "blink_left": "blink_right"}
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """The same presentation with left and right swapped: pixels, features and IMU together.
+
+    Device axes: x runs along the screen's width, so its acceleration turns over, and so do the
+    rates about the two other axes.
+
+    Attributes:
+        source: (G,) int, which feature each feature takes the place of.
+        sign: (G,) float32. imu_sign: (6,) float32.
+    """
+
+    source: np.ndarray
+    sign: np.ndarray
+    imu_sign: np.ndarray
+
+    def features(self, values: np.ndarray) -> np.ndarray:
+        """Mirror (..., G)."""
+        return values[..., self.source] * self.sign
+
+
+def mirror_of(names: Sequence[str]) -> Mirror | None:
+    """How to mirror these features; None if one of them is not known.
+
+    >>> mirror_of(["face_x", "ear_left", "ear_right"]).features(np.array([1.0, 2.0, 3.0])).tolist()
+    [-1.0, 3.0, 2.0]
+    """
+    from liveness_utils.cues import FRAME_FEATURES
+
+    names = list(names)
+    if not set(names) <= set(FRAME_FEATURES):
+        return None
+    other = _SIDES | {b: a for a, b in _SIDES.items()}
+    source = np.array([names.index(other.get(name, name)) for name in names])
+    sign = np.array([-1.0 if name in _ODD else 1.0 for name in names], np.float32)
+    return Mirror(source, sign, np.array([-1, 1, 1, 1, -1, -1], np.float32))
 
 
 def sample_frames(n: int, k: int, rng: np.random.Generator | None) -> np.ndarray:
@@ -592,14 +702,15 @@ class LivenessDataset:
     Args:
         prepared: arrays on disk. rows: which clips. scaling: fills what was not measured.
         frames: pictures looked at of the 25 (features and IMU always cover all 25).
-        augment: change the pictures, jitter the IMU, drop modalities.
+        augment: change the pictures, mirror, jitter the IMU, drop modalities.
         modalities: what the network may use; the rest is masked.
         keep: probability of each presence pattern in training, see `KEEP`.
         seed: with the epoch and the row it fixes every random choice.
     """
 
-    # All, video alone, video and landmarks, video and IMU.
-    KEEP = ((0.55, (1, 1, 1)), (0.15, (1, 0, 0)), (0.2, (1, 1, 0)), (0.1, (1, 0, 1)))
+    # All, video alone, video and landmarks, video and IMU; and all but the pictures: these are
+    # learned by heart first, and the rest has to be able to do without them.
+    KEEP = ((0.45, (1, 1, 1)), (0.1, (1, 0, 0)), (0.15, (1, 1, 0)), (0.1, (1, 0, 1)), (0.2, (0, 1, 1)))
 
     def __init__(
         self,
@@ -616,6 +727,7 @@ class LivenessDataset:
         self.frames, self.augment, self.seed, self.epoch = frames, augment, seed, 0
         self.allowed = np.array([m in modalities for m in inputs.MODALITIES], np.float32)
         self.labels, self.species = prepared.labels, prepared.species
+        self.mirror = mirror_of(prepared.feature_names) if augment else None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -625,7 +737,7 @@ class LivenessDataset:
 
         frames (F, 112, 112, 3) uint8, features (25, G), imu (25, W, 6), presence (3,), depth
         (F, 14, 14), hold (25,), label, species, row; in training also decoy_features, decoy_imu
-        and decoy_valid: the same clip with another phone's IMU.
+        and decoy_valid: the same clip with another phone's IMU or a made-up one.
         """
         row = int(self.rows[k])
         rng = np.random.default_rng((self.seed, self.epoch, row)) if self.augment else None
@@ -645,25 +757,38 @@ class LivenessDataset:
         return item if rng is None else self._augmented(item, row, rng)
 
     def _augmented(self, item: dict, row: int, rng: np.random.Generator) -> dict:
-        decoy = int(rng.integers(self.prepared.decoy_valid.shape[1]))
+        decoy, valid = self._decoy(row, rng)
         other = inputs.fill_missing(self.prepared.decoy_features[row, decoy], self.scaling.feature_mean)
         crops, depth = augment_crops(item["frames"], item["depth"], rng)
         imu, features = self._jitter(item["imu"], item["features"], rng)
         decoy_imu, decoy_features = self._jitter(self.prepared.decoy_imu[row, decoy], other, rng)
-        return item | {
+        changed = item | {
             "frames": crops,
             "depth": depth,
             "imu": imu,
             "features": features,
             "decoy_imu": decoy_imu,
             "decoy_features": decoy_features,
-            "decoy_valid": np.float32(self.prepared.decoy_valid[row, decoy]),
-            "presence": item["presence"] * self._dropout(rng),
+            "decoy_valid": valid,
+            "presence": self._dropout(item["presence"], rng),
         }
+        return self._mirrored(changed) if self.mirror and rng.random() < 0.5 else changed
 
-    def _dropout(self, rng: np.random.Generator) -> np.ndarray:
+    def _decoy(self, row: int, rng: np.random.Generator) -> tuple[int, np.float32]:
+        """Which of the clip's decoys to deal, and whether there is one."""
+        valid = np.flatnonzero(self.prepared.decoy_valid[row] > 0)
+        return (int(rng.choice(valid)), np.float32(1)) if len(valid) else (0, np.float32(0))
+
+    def _mirrored(self, item: dict) -> dict:
+        flipped = {k: np.ascontiguousarray(item[k][:, :, ::-1]) for k in ("frames", "depth")}
+        turned = {k: self.mirror.features(item[k]) for k in ("features", "decoy_features")}
+        return item | flipped | turned | {k: item[k] * self.mirror.imu_sign for k in ("imu", "decoy_imu")}
+
+    def _dropout(self, presence: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Take modalities away, but never the last one."""
         weights = [w for w, _ in self.KEEP]
-        return np.array(self.KEEP[rng.choice(len(weights), p=weights)][1], np.float32)
+        left = presence * np.array(self.KEEP[rng.choice(len(weights), p=weights)][1], np.float32)
+        return left if left.any() else presence
 
     def _jitter(self, imu, features, rng) -> tuple[np.ndarray, np.ndarray]:
         """A bias as phones differ in it, and noise at a tenth of the features' spread."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib
 import importlib.util
 import math
 import os
 import struct
 import sys
+import types
 import weakref
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -341,17 +343,30 @@ def pnp_pose(
 # --- the landmarker -----------------------------------------------------------------------------
 
 
+def _late(name: str) -> types.ModuleType:
+    """Return a module that is imported when something of it is asked for."""
+    module = types.ModuleType(name)
+    module.__getattr__ = lambda attribute: getattr(importlib.import_module(name), attribute)
+    return module
+
+
 @contextlib.contextmanager
-def _without_tensorflow() -> Iterator[None]:
-    # mediapipe imports tensorflow when it can and uses nothing of it here: five seconds for naught.
-    hide = "tensorflow" not in sys.modules
-    if hide:
-        sys.modules["tensorflow"] = None  # type: ignore[assignment]
+def _without_the_unused() -> Iterator[None]:
+    # mediapipe imports tensorflow when it can and uses nothing of it here (five seconds for naught),
+    # and pyplot for drawings that nobody may ask for (a quarter of a second and 20 MB).
+    plots = _late("matplotlib.pyplot")
+    package = types.ModuleType("matplotlib")
+    package.pyplot = plots  # type: ignore[attr-defined]
+    stand_ins = {"tensorflow": None}
+    if "matplotlib" not in sys.modules:
+        stand_ins |= {"matplotlib": package, "matplotlib.pyplot": plots}
+    hidden = {name: module for name, module in stand_ins.items() if name not in sys.modules}
+    sys.modules.update(hidden)  # type: ignore[arg-type]
     try:
         yield
     finally:
-        if hide:
-            sys.modules.pop("tensorflow", None)
+        for name in hidden:
+            sys.modules.pop(name, None)
 
 
 @contextlib.contextmanager
@@ -368,7 +383,7 @@ def _quiet_stderr() -> Iterator[None]:
 
 
 def _import_mediapipe() -> Any:
-    with _without_tensorflow():
+    with _without_the_unused():
         try:
             import mediapipe
             import mediapipe.tasks.python.vision  # noqa: F401
@@ -420,7 +435,7 @@ class Landmarker:
         self._task, self._close_task = self._open(num_faces, running_mode)
         self._last_ms = -1
 
-    def _open(self, num_faces: int, running_mode: str) -> tuple[Any, Any]:
+    def _open(self, num_faces: int, running_mode: str, full: bool = True) -> tuple[Any, Any]:
         tasks = self._mediapipe.tasks
         options = tasks.vision.FaceLandmarkerOptions(
             base_options=tasks.BaseOptions(model_asset_path=str(face_landmarker_path())),
@@ -429,8 +444,8 @@ class Landmarker:
             min_face_detection_confidence=self.min_confidence,
             min_face_presence_confidence=self.min_confidence,
             min_tracking_confidence=self.min_confidence,
-            output_face_blendshapes=True,
-            output_facial_transformation_matrixes=True,
+            output_face_blendshapes=full,
+            output_facial_transformation_matrixes=full,
         )
         with _quiet_stderr():
             task = tasks.vision.FaceLandmarker.create_from_options(options)
@@ -455,6 +470,8 @@ class Landmarker:
 
     def reset(self) -> None:
         """Forget the stream seen so far."""
+        if self._last_ms < 0 and self._close_task.alive:
+            return
         self._close_task()
         self._task, self._close_task = self._open(self.num_faces, self.running_mode)
         self._last_ms = -1
@@ -492,7 +509,8 @@ class Landmarker:
     def count_faces(self, rgb: np.ndarray) -> int:
         """Count faces in one frame as a single image: 0, 1, or 2 for "more than one"."""
         if self._counter is None:
-            self._counter, self._close_counter = self._open(2, "image")
+            # Points alone: blendshapes and matrices would cost memory and time and count nothing.
+            self._counter, self._close_counter = self._open(2, "image", full=False)
         return len(self._counter.detect(self._image(rgb)).face_landmarks)
 
 

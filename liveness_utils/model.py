@@ -29,15 +29,19 @@ class ModelConfig:
 
     `n_features` is the width G of the per-frame geometry features, `n_species` the number of
     classes of the species head (bona fide included), `imu_columns` the features that the IMU has
-    part in (masked with it), `pairs` the number of learned (video, IMU) signal pairs whose running correlation the network follows.
+    part in (masked with it), `pairs` the number of learned (video, IMU) signal pairs whose running
+    correlation the network follows, `levels` the number of learned signals of pixels, features and
+    IMU whose running statistics it follows, `drop` the share of evidence left out in training.
     """
 
     n_features: int
     n_species: int = 9
     imu_columns: tuple[int, ...] = ()
-    hidden: int = 96
+    hidden: int = 64
     embedding: int = 128
     pairs: int = 16
+    levels: tuple[int, int, int] = (24, 48, 24)
+    drop: float = 0.3
     imagenet: bool = False
     architecture: str = "fusion"
 
@@ -169,11 +173,12 @@ class FeatureEncoder(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(n_features, 64), nn.Hardswish(), nn.Linear(64, width), nn.Hardswish())
         self.motion = nn.Linear(n_features, pairs)
 
-    def forward(self, features: Tensor, has_imu: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, G) and (n, 1) to an embedding (n, width) and the signals to correlate (n, pairs)."""
+    def forward(self, features: Tensor, has_imu: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(n, G) and (n, 1) to scaled features (n, G), an embedding (n, width), signals (n, pairs)."""
         x = torch.clamp((features - self.mean) / self.std, -6.0, 6.0)
         of_video = x * (1.0 - self.from_imu)
-        return self.mlp(of_video + x * self.from_imu * has_imu), self.motion(of_video)
+        scaled = of_video + x * self.from_imu * has_imu
+        return scaled, self.mlp(scaled), self.motion(of_video)
 
 
 class ImuEncoder(nn.Module):
@@ -204,14 +209,90 @@ class ImuEncoder(nn.Module):
         return embedding, self.motion(coarse.flatten(1))
 
 
+class Watch(nn.Module):
+    """Learned signals of every modality, whose course over the clip is followed.
+
+    A boosted tree on clip-level cues beats an LSTM on a thousand clips because mean, spread and
+    extremes of a cue tell more than its order in time. Here the cues are learned, and each
+    modality has signals of its own, so that a missing one takes nothing with it.
+
+    Source: statistics pooling, Snyder et al., X-vectors, ICASSP 2018,
+        doi 10.1109/ICASSP.2018.8461375; mean and deviation there, five statistics here.
+    """
+
+    STATISTICS = ("mean", "deviation", "least", "most", "change")
+
+    def __init__(self, widths: tuple[int, int, int], levels: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.levels = tuple(levels)
+        self.signals = nn.ModuleList(nn.Linear(w, m) for w, m in zip(widths, levels, strict=True))
+
+    def forward(self, pixels: Tensor, features: Tensor, imu: Tensor) -> Tensor:
+        """Embedding of pixels (n, E), scaled features (n, G), embedding of the IMU (n, W): (n, M)."""
+        parts = zip(self.signals, (pixels, features, imu), strict=True)
+        return torch.cat([signal(part) for signal, part in parts], dim=1)
+
+    @property
+    def width(self) -> int:
+        """Number M of signals."""
+        return sum(self.levels)
+
+    def visible(self, presence: Tensor) -> Tensor:
+        """(B, 3) to (B, 5 M): 1 where a statistic is of a modality that is there."""
+        seen = [presence[:, i : i + 1].repeat(1, m) for i, m in enumerate(self.levels)]
+        return torch.cat(seen * len(self.STATISTICS), dim=1)
+
+    def advance(self, sums: Tensor, x: Tensor, count: Tensor) -> Tensor:
+        """Take one frame's signals (B, M) into the sums (B, 6 M) of `count` (B, 1) frames before."""
+        total, squares, least, most, change, before = torch.chunk(sums, 6, dim=1)
+        started = torch.clamp(count, 0.0, 1.0)
+        least = torch.minimum(least, x) * started + x * (1.0 - started)
+        most = torch.maximum(most, x) * started + x * (1.0 - started)
+        change = change + torch.abs(x - before) * started
+        return torch.cat([total + x, squares + x * x, least, most, change, x], dim=1)
+
+    def statistics(self, sums: Tensor, count: Tensor) -> Tensor:
+        """The five statistics of the frames so far, (B, 5 M), in the order of STATISTICS."""
+        total, squares, least, most, change, _ = torch.chunk(sums, 6, dim=1)
+        mean = total / count
+        # The floor keeps the root's slope finite where nothing varies.
+        deviation = torch.sqrt(functional.relu(squares / count - mean * mean) + 1e-4)
+        steps = torch.clamp(count - 1.0, min=1.0)
+        return torch.cat([mean, deviation, least, most, change / steps], dim=1)
+
+
+class Judge(nn.Module):
+    """All evidence, each kind on its own scale, to the few numbers that every head reads.
+
+    What is normalised by batch statistics in training is folded into the weights in evaluation,
+    so that nothing of it is left to be rounded in an integer model.
+    """
+
+    def __init__(self, evidence: int, width: int, drop: float) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(evidence)
+        self.drop = nn.Dropout(drop)
+        self.linear = nn.Linear(evidence, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, evidence) to (B, width)."""
+        if self.training:
+            return self.drop(functional.hardswish(self.linear(self.drop(self.norm(x)))))
+        scale = self.norm.weight * torch.rsqrt(self.norm.running_var + self.norm.eps)
+        shift = self.norm.bias - self.norm.running_mean * scale
+        weight, bias = self.linear.weight * scale, self.linear.bias + self.linear.weight @ shift
+        return functional.hardswish(functional.linear(x, weight, bias))
+
+
 class LivenessNet(nn.Module):
     """Fusion of video, geometry and IMU over time.
 
     A missing modality is replaced by a learned vector (`presence` = video, landmarks, IMU; 1 or
-    0). Beside an LSTM the state follows, causally, the correlation of learned pairs of signals,
-    one from the geometry (its change since the frame before) and one from the IMU: is what is
-    seen caused by the motion of this phone? After FaceLive, Li et al., CCS 2015,
-    doi 10.1145/2810103.2813612, with the signals learned.
+    0). Three things gather evidence over the frames, causally: an LSTM; the statistics of learned
+    signals (`Watch`); and the correlation of learned pairs of signals, one from the geometry (its
+    change since the frame before) and one from the IMU: is what is seen caused by the motion of
+    this phone? The last after FaceLive, Li et al., CCS 2015, doi 10.1145/2810103.2813612, with the
+    signals learned.
 
     Example:
         >>> net = LivenessNet(ModelConfig(n_features=4))
@@ -221,6 +302,7 @@ class LivenessNet(nn.Module):
 
     FEATURE_WIDTH = 48
     IMU_WIDTH = 48
+    JUDGE_WIDTH = 64
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -234,16 +316,20 @@ class LivenessNet(nn.Module):
         self.input_gates = nn.Linear(fused, 4 * width)
         self.state_gates = nn.Linear(width, 4 * width, bias=False)
         self.pair_norm = nn.Parameter(torch.tensor(1e-2))
-        evidence = 2 * width + k
-        self.liveness = nn.Sequential(nn.Linear(evidence + 1, 48), nn.Hardswish(), nn.Linear(48, 1))
-        self.species = nn.Linear(evidence, config.n_species)
-        self.consistency = nn.Sequential(nn.Linear(evidence, 32), nn.Hardswish(), nn.Linear(32, 1))
         self._widths = (config.embedding, self.FEATURE_WIDTH, self.IMU_WIDTH)
+        self.watch = Watch((config.embedding, config.n_features, self.IMU_WIDTH), config.levels)
+        evidence = 2 * width + k + len(Watch.STATISTICS) * self.watch.width
+        self.judge = Judge(evidence, self.JUDGE_WIDTH, config.drop)
+        self.liveness = nn.Linear(self.JUDGE_WIDTH + 1, 1)
+        self.species = nn.Linear(self.JUDGE_WIDTH, config.n_species)
+        self.consistency = nn.Linear(self.JUDGE_WIDTH, 1)
+        self.glance = nn.Linear(config.embedding, config.n_species)
+        self.spare = nn.Dropout(config.drop)
 
     @property
     def state_size(self) -> int:
-        """Width of `c`: LSTM cell, sum of outputs, six running values a pair, frames seen."""
-        return 2 * self.config.hidden + 6 * self.config.pairs + 1
+        """Width of `c`: LSTM cell, sum of outputs, six running values a pair and a signal, frames seen."""
+        return 2 * self.config.hidden + 6 * self.config.pairs + 6 * self.watch.width + 1
 
     def initial_state(self, batch: int = 1) -> tuple[Tensor, Tensor]:
         """Zeros: h (B, H) and c (B, state_size)."""
@@ -261,36 +347,54 @@ class LivenessNet(nn.Module):
         cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
         return torch.sigmoid(o) * torch.tanh(cell), cell
 
-    def _advance(self, gates: Tensor, seen: Tensor, felt: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """One frame of recurrence: LSTM, and the sums behind mean and correlation."""
-        width, k = self.config.hidden, self.config.pairs
-        cell, total, before, sums, count = torch.split(c, [width, width, k, 5 * k, 1], dim=1)
+    def _advance(self, gates: Tensor, signals: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """One frame of recurrence: LSTM, and the sums behind means, correlations and statistics."""
+        k = self.config.pairs
+        cell, total, pairs, levels, count = torch.split(c, self._state_widths, dim=1)
+        seen, felt, x = torch.split(signals, [k, k, self.watch.width], dim=1)
         h, cell = self._lstm(gates, h, cell)
+        before, sums = torch.split(pairs, [k, 5 * k], dim=1)
         started = torch.clamp(count, 0.0, 1.0)
         change, felt = (seen - before) * started, felt * started
         sums = sums + torch.cat([change, felt, change * change, felt * felt, change * felt], dim=1)
-        return h, torch.cat([cell, total + h, seen, sums, count + 1.0], dim=1)
+        levels = self.watch.advance(levels, x, count)
+        return h, torch.cat([cell, total + h, seen, sums, levels, count + 1.0], dim=1)
 
-    def _evidence(self, h: Tensor, c: Tensor, presence: Tensor) -> Tensor:
-        """Last output, mean output and the pair correlations of the frames so far, (B, 2H + K)."""
+    @property
+    def _state_widths(self) -> list[int]:
         width, k = self.config.hidden, self.config.pairs
-        _, total, _, su, sv, suu, svv, suv, count = torch.split(c, [width, width, k, k, k, k, k, k, 1], dim=1)
+        return [width, width, 6 * k, 6 * self.watch.width, 1]
+
+    def _correlations(self, pairs: Tensor, count: Tensor) -> Tensor:
+        _, su, sv, suu, svv, suv = torch.chunk(pairs, 6, dim=1)
         changes = torch.clamp(count - 1.0, min=1.0)
         mu, mv = su / changes, sv / changes
         power = functional.relu(suu / changes - mu * mu) * functional.relu(svv / changes - mv * mv)
-        rho = (suv / changes - mu * mv) / torch.sqrt(power + torch.square(self.pair_norm) + 1e-6)
-        both = presence[:, 1:2] * presence[:, 2:3]
-        return torch.cat([h, total / count, rho * both], dim=1)
+        return (suv / changes - mu * mv) / torch.sqrt(power + torch.square(self.pair_norm) + 1e-6)
+
+    def _evidence(self, h: Tensor, c: Tensor, presence: Tensor) -> Tensor:
+        """Of the frames so far: last and mean output, pair correlations, statistics, (B, 2H + K + 5M)."""
+        _, total, pairs, levels, count = torch.split(c, self._state_widths, dim=1)
+        rho = self._correlations(pairs, count) * presence[:, 1:2] * presence[:, 2:3]
+        course = self.watch.statistics(levels, count) * self.watch.visible(presence)
+        return torch.cat([h, total / count, rho, course], dim=1)
 
     def _heads(self, h: Tensor, c: Tensor, presence: Tensor) -> dict[str, Tensor]:
-        evidence = self._evidence(h, c, presence)
-        consistency = self.consistency(evidence) * presence[:, 2:3]
-        logit = self.liveness(torch.cat([evidence, consistency], dim=1))
+        judged = self.judge(self._evidence(h, c, presence))
+        consistency = self.consistency(judged) * presence[:, 2:3]
+        logit = self.liveness(torch.cat([judged, consistency], dim=1))
         return {
             "logit": logit.reshape(-1),
-            "species": self.species(evidence),
+            "species": self.species(judged),
             "consistency": consistency.reshape(-1),
         }
+
+    def _signals(self, pixels: Tensor, features: Tensor, imu: Tensor, presence: Tensor) -> tuple[Tensor, Tensor]:
+        """Gates (n, 4H) and signals (n, 2K + M) of frames that are each for themselves."""
+        scaled, geometry, seen = self.features(features, presence[:, 2:3])
+        inertia, felt = self.imu(imu)
+        gates = self.input_gates(self.spare(self._fuse([pixels, geometry, inertia], presence)))
+        return gates, torch.cat([seen, felt, self.watch(pixels, scaled, inertia)], dim=1)
 
     def encode(
         self, frames: Tensor, features: Tensor, imu: Tensor, presence: Tensor, hold: Tensor | None = None
@@ -304,20 +408,17 @@ class LivenessNet(nn.Module):
                 presence then have N rows. None: every clip sees its own F = T frames.
 
         Returns:
-            gates (B, T, 4H), seen (B, T, K), felt (B, T, K), depth (B, F, 14, 14),
-            attention (B, F, 14, 14).
+            gates (B, T, 4H), signals (B, T, 2K + M), embedding of the pictures (B, F, E), depth
+            (B, F, 14, 14), attention (B, F, 14, 14).
         """
         batch, shown = frames.shape[:2]
         clips, steps = features.shape[:2]
-        pixels, depth, attention = self.frame(frames.reshape(-1, *frames.shape[2:]))
-        if hold is not None:
-            pixels = pixels[hold.reshape(-1)]
+        embedding, depth, attention = self.frame(frames.reshape(-1, *frames.shape[2:]))
+        pixels = embedding if hold is None else embedding[hold.reshape(-1)]
         mask = presence.unsqueeze(1).repeat(1, steps, 1).reshape(-1, 3)
-        geometry, seen = self.features(features.reshape(-1, features.shape[-1]), mask[:, 2:3])
-        inertia, felt = self.imu(imu.reshape(-1, *imu.shape[2:]))
-        gates = self.input_gates(self._fuse([pixels, geometry, inertia], mask))
-        maps = [m.reshape(batch, shown, *m.shape[1:]) for m in (depth, attention)]
-        return (*(x.reshape(clips, steps, -1) for x in (gates, seen, felt)), *maps)
+        flat = features.reshape(-1, features.shape[-1]), imu.reshape(-1, *imu.shape[2:])
+        temporal = [x.reshape(clips, steps, -1) for x in self._signals(pixels, *flat, mask)]
+        return (*temporal, *(m.reshape(batch, shown, *m.shape[1:]) for m in (embedding, depth, attention)))
 
     def forward(
         self, frames: Tensor, features: Tensor, imu: Tensor, presence: Tensor, hold: Tensor | None = None
@@ -330,13 +431,15 @@ class LivenessNet(nn.Module):
             hold: see `encode`; training looks at 8 of the 25 frames.
 
         Returns:
-            logit (B,), depth (B, F, 14, 14), species (B, S), consistency (B,).
+            logit (B,), depth (B, F, 14, 14), species (B, S), consistency (B,); in training also
+            glance (B, F, S), the species as each picture by itself tells it.
         """
-        gates, seen, felt, depth, _ = self.encode(frames, features, imu, presence, hold)
+        gates, signals, embedding, depth, _ = self.encode(frames, features, imu, presence, hold)
         h, c = (s.to(gates) for s in self.initial_state(features.shape[0]))
         for t in range(features.shape[1]):
-            h, c = self._advance(gates[:, t], seen[:, t], felt[:, t], h, c)
-        return {**self._heads(h, c, presence), "depth": depth}
+            h, c = self._advance(gates[:, t], signals[:, t], h, c)
+        out = {**self._heads(h, c, presence), "depth": depth}
+        return {**out, "glance": self.glance(self.spare(embedding))} if self.training else out
 
     def step(
         self, frame: Tensor, features: Tensor, imu: Tensor, presence: Tensor, h: Tensor, c: Tensor
@@ -351,10 +454,8 @@ class LivenessNet(nn.Module):
             as `forward` with depth (B, 14, 14), and the new h and c.
         """
         pixels, depth, _ = self.frame(frame)
-        geometry, seen = self.features(features, presence[:, 2:3])
-        inertia, felt = self.imu(imu)
-        gates = self.input_gates(self._fuse([pixels, geometry, inertia], presence))
-        h, c = self._advance(gates, seen, felt, h, c)
+        gates, signals = self._signals(pixels, features, imu, presence)
+        h, c = self._advance(gates, signals, h, c)
         return {**self._heads(h, c, presence), "depth": depth, "h": h, "c": c}
 
     def attention(self, frames: Tensor) -> Tensor:
@@ -457,7 +558,8 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict]:
     """
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
-        config = ModelConfig(**{**held.pop("config"), "imagenet": False})
+        held_config = held.pop("config")
+        config = ModelConfig(**{**held_config, "imagenet": False, "levels": tuple(held_config["levels"])})
         net = build(config)
         net.load_state_dict(held.pop("state"))
     except FileNotFoundError as error:

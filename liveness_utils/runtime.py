@@ -34,6 +34,8 @@ from liveness_utils.landmarks import FaceTracker, Landmarker, face_crop
 DECISIONS = ("bona_fide", "attack", "no_decision")
 MAX_PIXELS = 4096 * 4096
 MAX_FRAME_GAP = 0.25
+# The last instant of the grid is at 2.4 s; the frame after it may come a longest gap later.
+JUDGED_SECONDS = (inputs.FRAMES - 1) / inputs.RATE + MAX_FRAME_GAP
 IMU_MEMORY = 30.0
 GRID_SLACK = 1e-6
 

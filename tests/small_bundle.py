@@ -28,7 +28,7 @@ def small_bundle() -> tuple[Path, Path, Path]:
         checkpoint,
         root / "bundle",
         prepared,
-        variants=("float32", "int8", "mixed"),
+        variants=("float32", "weight_only", "int8", "mixed"),
         calibration_clips=3,
         thresholds=export.dev_thresholds(checkpoint, prepared),
     )

@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from small_bundle import small_bundle
 
 from liveness_utils import bundle as bundles
@@ -61,6 +62,43 @@ def test_converted_scores_equal_torch_scores(made):
     ours = training.score(checkpoint, data, split="dev")
     np.testing.assert_allclose(theirs["logit"], ours["logit"], atol=1e-4)
     assert list(theirs["clip_id"]) == list(ours["clip_id"])
+
+
+def test_the_lean_network_gives_the_same_outputs(made):
+    prepared, _, checkpoint = made
+    net, _ = load_checkpoint(checkpoint)
+    sample = next(export.clip_samples(ds.open_prepared(prepared), np.array([0]), net.features.mean.numpy()))
+    tensors = {k: torch.from_numpy(v) for k, v in sample.items()}
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    with torch.inference_mode():
+        lean, plain = export.lean(net)(**tensors), net(**tensors)
+    for name in ("logit", "species", "consistency", "depth"):
+        torch.testing.assert_close(lean[name], plain[name], atol=1e-5, rtol=1e-5)
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_no_operator_runs_along_the_three_colours(made):
+    from ai_edge_litert.interpreter import Interpreter
+
+    for name in ("clip_float32", "step_float32"):
+        found = Interpreter(str(made[1] / "variants" / f"{name}.tflite"))._get_ops_details()
+        assert sum(op["op_name"] == "SUB" for op in found) > 0
+        model = Interpreter(str(made[1] / "variants" / f"{name}.tflite"))
+        shape = {d["index"]: tuple(d["shape"]) for d in model.get_tensor_details()}
+        pixelwise = [
+            op
+            for op in found
+            if op["op_name"] in ("SUB", "MUL", "DIV") and shape[op["outputs"][0]][-3:] == (112, 112, 3)
+        ]
+        assert not pixelwise
+
+
+def test_weights_of_eight_bits_compute_in_float(made):
+    row = bundles.load(made[1]).variants["weight_only"]
+    assert row["megabytes"] < 2 and row["operators"]["DEQUANTIZE"] > 20
+    assert row["mean_logit"] < bundles.load(made[1]).variants["int8"]["mean_logit"] + 1e-2
+    rounded = [c for c in export.constants(made[1] / "variants" / row["file"]) if c.stored.dtype == np.int8]
+    assert sum(c.stored.size for c in rounded) > 8e5
 
 
 def test_calibration_uses_training_clips_of_every_species(made):

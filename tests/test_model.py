@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,10 @@ import torch
 
 from liveness_utils import dataset as ds
 from liveness_utils import model as m
-from liveness_utils import training
+from liveness_utils import motion, training
 from liveness_utils.config import profile
+from liveness_utils.cues import FRAME_FEATURES
+from liveness_utils.devices import DEVICES
 from liveness_utils.errors import DatasetError, ModelError
 
 G = 6
@@ -145,6 +148,49 @@ def test_attention_is_a_map_of_weights(net):
     assert 0 < weights.min() and weights.max() < 1
 
 
+@torch.inference_mode()
+def test_watch_follows_the_statistics_of_a_clip():
+    watch = m.Watch((3, 4, 5), (2, 3, 1))
+    x = torch.randn(2, 25, watch.width, generator=torch.Generator().manual_seed(0)) + 3.0
+    sums, count = torch.zeros(2, 6 * watch.width), torch.zeros(2, 1)
+    for t in range(25):
+        sums, count = watch.advance(sums, x[:, t], count), count + 1.0
+        if t in (0, 24):
+            got = watch.statistics(sums, count).reshape(2, 5, watch.width).numpy()
+            seen = x[:, : t + 1].double().numpy()
+            change = np.abs(np.diff(seen, axis=1)).sum(1) / max(t, 1)
+            wanted = (seen.mean(1), np.sqrt(seen.var(1) + 1e-4), seen.min(1), seen.max(1), change)
+            np.testing.assert_allclose(got, np.stack(wanted, 1), atol=2e-3)
+    visible = watch.visible(torch.tensor([[1.0, 0.0, 1.0]])).reshape(5, 6)
+    assert visible.tolist() == [[1, 1, 0, 0, 0, 1]] * 5
+
+
+def test_the_judge_is_the_same_folded():
+    judge = m.Judge(20, 8, drop=0.0)
+    for _ in range(3):
+        judge(3.0 + 5.0 * torch.randn(64, 20))
+    judge.eval()
+    x = torch.randn(4, 20)
+    unfolded = torch.nn.functional.hardswish(judge.linear(judge.norm(x)))
+    torch.testing.assert_close(judge(x), unfolded, atol=1e-5, rtol=1e-5)
+
+
+def test_pictures_are_judged_by_themselves_in_training_only(net):
+    inputs_ = _batch()
+    assert "glance" not in net(*inputs_)
+    training_net = m.LivenessNet(net.config).train()
+    assert training_net(*inputs_)["glance"].shape == (2, 25, 9)
+
+
+def test_an_injection_shows_a_bona_fide_face():
+    bona_fide, injection = (ds.SPECIES.index(n) for n in ("bona_fide", "injection"))
+    logits = torch.zeros(3, 4, len(ds.SPECIES))
+    logits[..., bona_fide] = 20.0
+    shown = torch.tensor([bona_fide, injection, -1])
+    assert training.glance_loss(logits, shown).item() < 1e-6
+    assert training.glance_loss(logits, torch.full((3,), ds.SPECIES.index("flat_print"))).item() > 10
+
+
 def test_size(net):
     assert 0.8e6 < m.count_parameters(net) < 1.5e6
 
@@ -201,6 +247,77 @@ def test_augmentation_repeats_for_a_seed_and_changes_with_the_epoch(prepared):
     assert not np.array_equal(first["frames"], one[0]["frames"])
     assert first["frames"].shape == (8, 112, 112, 3)
     assert all(np.isfinite(first[k]).all() for k in ("features", "imu", "presence"))
+
+
+def test_mirroring_twice_changes_nothing_and_names_exist():
+    mirror = ds.mirror_of(FRAME_FEATURES)
+    values = np.random.default_rng(0).normal(size=(4, 25, len(FRAME_FEATURES)))
+    np.testing.assert_allclose(mirror.features(mirror.features(values)), values)
+    assert not np.allclose(mirror.features(values), values)
+    assert set(ds._ODD) | set(ds._SIDES) | set(ds._SIDES.values()) <= set(FRAME_FEATURES)
+    assert ds.mirror_of(["feature_0"]) is None
+
+
+def test_a_mirrored_clip_is_mirrored_in_every_modality(tmp_path):
+    data = ds.open_prepared(make_prepared(tmp_path, n=12, names=FRAME_FEATURES))
+    dealt = ds.LivenessDataset(data, np.arange(2), ds.scaling_of(data, np.arange(12)), frames=4, augment=True)
+    item = dealt[0]
+    turned = dealt._mirrored(item)
+    np.testing.assert_array_equal(turned["frames"], item["frames"][:, :, ::-1])
+    np.testing.assert_array_equal(turned["depth"], item["depth"][:, :, ::-1])
+    k = FRAME_FEATURES.index("gyro_rate_y")
+    np.testing.assert_array_equal(turned["features"][:, k], -item["features"][:, k])
+    np.testing.assert_array_equal(turned["imu"][..., 4], -item["imu"][..., 4])
+    np.testing.assert_array_equal(turned["decoy_imu"][..., 1], item["decoy_imu"][..., 1])
+
+
+def test_modality_dropout_leaves_one(prepared):
+    data = ds.open_prepared(prepared)
+    rows = data.rows("train")
+    video = ds.LivenessDataset(data, rows, ds.scaling_of(data, rows), frames=1, augment=True, modalities=("video",))
+    seen = {tuple(video[k]["presence"]) for k in range(len(rows))}
+    assert seen == {(1.0, 0.0, 0.0)}
+
+
+def _held_clip(split: str) -> SimpleNamespace:
+    rng, phone = np.random.default_rng(5), DEVICES["rear_a"]
+    path = motion.camera_trajectory("natural", rng, 0.4)
+    imu = motion.imu_from_trajectory(path, motion.imu_times(phone.imu, rng), phone.imu, rng, phone.facing)
+    meta = {"device_id": "rear_a", "split": split}
+    return SimpleNamespace(imu=imu, t=np.arange(26) / 10, camera_facing=phone.facing, clip_id="a", meta=meta)
+
+
+def test_made_up_records_follow_the_video_or_rest():
+    clip = _held_clip("train")
+    forged, rest = ds._made_up_imus(clip)
+    t = np.arange(0.1, 2.4, 0.01)
+    own, told, still = (
+        np.stack([np.interp(t, imu.t, column) for column in imu.gyro.T]) for imu in (clip.imu, forged, rest)
+    )
+    slow = np.ones(15) / 15
+    likeness = [
+        np.corrcoef(np.convolve(a, slow, "valid"), np.convolve(b, slow, "valid"))[0, 1]
+        for a, b in zip(own, told, strict=True)
+    ]
+    assert max(likeness) > 0.5 and not np.allclose(own, told, atol=1e-3)
+    assert still.std() < 0.3 * own.std()
+    assert np.linalg.norm(forged.accel, axis=1).mean() == pytest.approx(9.81, abs=0.5)
+
+
+@pytest.mark.parametrize("change", [{"split": "test"}, {"device_id": "my phone"}])
+def test_no_record_is_made_up_for_a_test_clip_or_a_real_phone(change):
+    clip = _held_clip("train")
+    clip.meta |= change
+    assert ds._made_up_imus(clip) == []
+
+
+def test_the_path_of_a_record_turns_as_its_gyroscope_says():
+    clip = _held_clip("train")
+    path = ds.path_of_record(clip.imu, clip.camera_facing, 2.5)
+    t = np.linspace(0.2, 2.3, 50)
+    _, rate = motion.specific_force_and_rate(path, t, clip.camera_facing)
+    own = np.stack([np.interp(t, clip.imu.t, column) for column in clip.imu.gyro.T], axis=1)
+    assert np.corrcoef(rate.ravel(), own.ravel())[0, 1] > 0.9
 
 
 def test_unfinished_folder_is_refused(tmp_path):

@@ -226,3 +226,23 @@ with runtime.LivenessSession({str(folder)!r}) as session:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "no decision: no face in 25 of 25 frames"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_session_is_small(folder):
+    code = f"""
+import sys
+import numpy as np
+from liveness_utils import runtime
+with runtime.LivenessSession({str(folder)!r}) as session:
+    for k in range(76):
+        session.push(np.full((480, 640, 3), k, np.uint8), k / 30)
+    session.verdict()
+# Not ru_maxrss: it outlives fork and exec, and would be that of the test's own process.
+print(next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM:")) / 1024)
+print([m for m in ("torch", "tensorflow", "triton", "pandas", "matplotlib") if m in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    peak, loaded = done.stdout.splitlines()
+    assert float(peak) < 400 and loaded == "[]"
