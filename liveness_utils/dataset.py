@@ -797,6 +797,34 @@ class LivenessDataset:
         return (imu + bias).astype(np.float32), (features + noise).astype(np.float32)
 
 
+class PictureDataset:
+    """One augmented picture of every clip, another one in every epoch: what the encoder learns from first.
+
+    Args:
+        prepared: arrays on disk. rows: which clips. seed: with epoch and row it fixes every choice.
+    """
+
+    def __init__(self, prepared: Prepared, rows: np.ndarray, seed: int = 0) -> None:
+        self.prepared, self.rows, self.seed, self.epoch = prepared, np.asarray(rows), seed, 0
+        # An injection's pixels are bona fide.
+        injection = prepared.species == SPECIES.index("injection")
+        self.species = np.where(injection, SPECIES.index("bona_fide"), prepared.species)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, k: int) -> dict[str, np.ndarray]:
+        """frame (112, 112, 3) uint8, depth (14, 14) float32, species int."""
+        row = int(self.rows[k])
+        rng = np.random.default_rng((self.seed, 1, self.epoch, row))
+        at = int(rng.integers(self.prepared.pictures))
+        depth = np.array(self.prepared.depth[row][at : at + 1], np.float32)
+        crops, depth = augment_crops(self.prepared.crops[row][at : at + 1], depth, rng)
+        way = -1 if rng.random() < 0.5 else 1
+        picture, relief = (np.ascontiguousarray(x[0][:, ::way]) for x in (crops, depth))
+        return {"frame": picture, "depth": relief, "species": np.int64(self.species[row])}
+
+
 def batches(dataset: LivenessDataset, size: int) -> Callable:
     """Stack clips of a data set into arrays, without torch; yields dicts of `size` clips."""
     for first in range(0, len(dataset), size):

@@ -693,7 +693,7 @@ def detect_blinks(
     Returns:
         Blinks in order of time; `delay` of an event is its peak minus the true one.
 
-    Source: relative thresholds instead of Soukupová & Čech's fixed 0.2; durations 0.1 to 0.4 s in
+    Source: relative thresholds instead of Soukupová & Čech's fixed 0.2; durations 0.1 to 0.4 s, not confirmed against
     Caffier et al., Eur. J. Appl. Physiol. 2003.
     """
     if kind not in ("ear", "blendshape"):

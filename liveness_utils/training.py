@@ -37,7 +37,8 @@ class TrainConfig:
     """Everything that a training depends on.
 
     prepared, out: folders of the arrays and of the results. modalities: what the network may use.
-    frames: pictures looked at a clip (of 25). exclude: species left out of training and
+    encoder_epochs: passes in which the picture encoder learns by itself first, see `teach_encoder`;
+    encoder_rate: factor on its learning rate afterwards. frames: pictures looked at a clip (of 25). exclude: species left out of training and
     validation. `*_weight`: of the losses. unobservable: weight of the liveness loss of an
     injection when the IMU that would tell it is masked. average: whether the weights that are
     validated and kept are the running mean of about an epoch's. start: checkpoint to fine-tune from.
@@ -46,6 +47,8 @@ class TrainConfig:
 
     prepared: str
     out: str
+    encoder_epochs: int = 0
+    encoder_rate: float = 0.2
     epochs: int = 40
     patience: int = 8
     batch_size: int = 16
@@ -93,6 +96,7 @@ ABLATION = {
 def from_profile(profile: Profile, prepared: str | os.PathLike, out: str | os.PathLike, **changes) -> TrainConfig:
     """A configuration with the sizes of a `config.Profile`; `changes` win."""
     sizes = {
+        "encoder_epochs": profile.encoder_epochs,
         "epochs": profile.epochs,
         "patience": profile.patience,
         "batch_size": profile.batch_size,
@@ -250,8 +254,7 @@ class LivenessModule(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
         """Loss of one batch; with an IMU in play every clip is also seen with a wrong one."""
-        uses_imu = "imu" in self.cfg.modalities and self.cfg.architecture == "fusion"
-        batch = swap_imu(batch) if uses_imu else _plain(batch)
+        batch = swap_imu(batch) if _teaches_injection(self.cfg) else _plain(batch)
         losses, _out = self.losses(batch)
         self.log_dict({f"train_{k}": v for k, v in losses.items()}, on_step=False, on_epoch=True,
                       batch_size=len(batch["label"]), sync_dist=True)  # fmt: skip
@@ -279,11 +282,118 @@ class LivenessModule(pl.LightningModule):
     def configure_optimizers(self) -> dict:
         """AdamW with one cycle of the learning rate."""
         cfg = self.cfg
-        optimiser = torch.optim.AdamW(self.parameters(), cfg.learning_rate, weight_decay=cfg.weight_decay)
+        groups = self._groups()
+        optimiser = torch.optim.AdamW(groups, cfg.learning_rate, weight_decay=cfg.weight_decay)
         cycle = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, cfg.learning_rate, total_steps=self.steps + 1, pct_start=0.15
+            optimiser, [g["lr"] for g in groups], total_steps=self.steps + 1, pct_start=0.15
         )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+
+    def _groups(self) -> list[dict]:
+        """An encoder that has learned already moves more slowly than what is put on it."""
+        taught = _has_taught_encoder(self.net, self.cfg)
+        held = {id(p) for p in self.net.frame.parameters()} if taught else set()
+        parts = ([p for p in self.parameters() if (id(p) in held) == inside] for inside in (True, False))
+        rates = (self.cfg.encoder_rate * self.cfg.learning_rate, self.cfg.learning_rate)
+        return [{"params": part, "lr": rate} for part, rate in zip(parts, rates, strict=True) if part]
+
+
+# ----------------------------------------------------------------------------- the encoder, first
+ENCODER_BATCH = 64
+ENCODER_LEARNING_RATE = 3e-3
+
+
+def _has_taught_encoder(net: nn.Module, config: TrainConfig) -> bool:
+    """Whether `teach_encoder` applies: a fusion network from scratch that looks at pictures."""
+    return config.encoder_epochs > 0 and "video" in config.modalities and hasattr(net, "glance")
+
+
+class EncoderModule(pl.LightningModule):
+    """The picture encoder alone: which species is it, and where is relief?"""
+
+    def __init__(self, net: nn.Module, config: TrainConfig, weights: Tensor, steps: int) -> None:
+        super().__init__()
+        self.frame, self.glance, self.spare = net.frame, net.glance, net.spare
+        self.frame.to(memory_format=torch.channels_last)
+        self.cfg, self.steps = config, steps
+        self.register_buffer("weights", weights)
+
+    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
+        """Cross-entropy of the species, and the depth loss."""
+        embedding, depth, _attention = self.frame(batch["frame"].float() / 255.0)
+        told = functional.cross_entropy(self.glance(self.spare(embedding)), batch["species"], weight=self.weights)
+        relief = depth_loss(depth[:, None], batch["depth"][:, None])
+        self.log_dict({"glance": told, "depth": relief}, on_step=False, on_epoch=True, batch_size=len(depth))
+        return told + self.cfg.depth_weight * relief
+
+    def on_train_epoch_start(self) -> None:
+        """Other pictures every epoch, the same ones for the same seed."""
+        self.trainer.train_dataloader.dataset.epoch = self.current_epoch
+
+    def configure_optimizers(self) -> dict:
+        """AdamW with one cycle of the learning rate."""
+        optimiser = torch.optim.AdamW(self.parameters(), ENCODER_LEARNING_RATE, weight_decay=0.02)
+        cycle = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, ENCODER_LEARNING_RATE, total_steps=self.steps + 1, pct_start=0.1
+        )
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+
+
+def teach_encoder(net: nn.Module, prepared: ds.Prepared, config: TrainConfig) -> None:
+    """Let the picture encoder learn by itself before the fusion, in place.
+
+    Geometry and IMU explain the training clips within a few epochs, and then nothing is left for
+    the pixels to explain. So the encoder first learns the species and the relief from single
+    pictures, one of every training clip a pass. The weights stay in encoder.pt beside the
+    checkpoint; a training that is resumed takes them from there.
+
+    Args:
+        net: network to be trained; without an encoder of this kind, or fine-tuned, it is left as it is.
+        prepared: arrays. config: of the training.
+    """
+    if config.start or not _has_taught_encoder(net, config):
+        return
+    kept, wanted = Path(config.out) / "encoder.pt", _fingerprint(config)
+    held = torch.load(kept, weights_only=True) if config.resume and kept.is_file() else {}
+    if held.get("training") != wanted:
+        _fit_encoder(net, prepared, config)
+        states = {"frame": net.frame.state_dict(), "glance": net.glance.state_dict()}
+        part = kept.with_suffix(f".part{os.getpid()}")
+        torch.save({"training": wanted, **states}, part)
+        part.replace(kept)
+        return
+    net.frame.load_state_dict(held["frame"])
+    net.glance.load_state_dict(held["glance"])
+
+
+def _fit_encoder(net: nn.Module, prepared: ds.Prepared, config: TrainConfig) -> None:
+    rows = _known(prepared, prepared.rows("train", config.exclude))
+    rows = rows[prepared.species[rows] >= 0]
+    data = ds.PictureDataset(prepared, rows, config.seed)
+    size = min(ENCODER_BATCH, len(data))
+    loader = DataLoader(data, size, shuffle=True, drop_last=True, num_workers=config.workers)
+    counts = np.bincount(data.species[rows], minlength=len(ds.SPECIES))
+    weights = torch.from_numpy(np.where(counts > 0, counts.max() / np.maximum(counts, 1), 0.0)).float()
+    bar = [pl.callbacks.TQDMProgressBar(refresh_rate=4, leave=False)] if config.progress else []
+    trainer = pl.Trainer(
+        max_epochs=config.encoder_epochs,
+        accelerator=config.accelerator,
+        devices=1,
+        callbacks=bar,
+        logger=pl.loggers.CSVLogger(config.out, name="", version="encoder_log"),
+        log_every_n_steps=1,
+        gradient_clip_val=5.0,
+        enable_checkpointing=False,
+        enable_progress_bar=config.progress,
+        enable_model_summary=False,
+    )
+    trainer.fit(EncoderModule(net, config, weights, config.encoder_epochs * len(loader)), loader)
+
+
+def _teaches_injection(config: TrainConfig) -> bool:
+    """Whether clips are seen with a wrong IMU, too: not where injections are to be unknown."""
+    uses_imu = "imu" in config.modalities and config.architecture == "fusion"
+    return uses_imu and "injection" not in config.exclude
 
 
 def _plain(batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -337,6 +447,7 @@ def train(config: TrainConfig) -> Path:
         prepared = ds.open_prepared(config.prepared)
         loaders, scaling, positive = _loaders(prepared, config)
         module = _module(prepared, config, scaling, positive, len(loaders[0]))
+        teach_encoder(module.net, prepared, config)
         trainer, best = _trainer(config, out, len(loaders[0]))
         trainer.fit(module, *loaders, ckpt_path=_resume_point(config, out))
         if trainer.is_global_zero:
@@ -485,6 +596,14 @@ def training_log(checkpoint: str | os.PathLike):
 
     table = pd.read_csv(Path(checkpoint).parent / "log" / "metrics.csv")
     return table.groupby("epoch").mean(numeric_only=True).drop(columns="step").reset_index()
+
+
+def encoder_log(checkpoint: str | os.PathLike):
+    """Learning curve of the encoder by itself, one row a pass (DataFrame: epoch, glance, depth); empty if there was none."""
+    import pandas as pd
+
+    path = Path(checkpoint).parent / "encoder_log" / "metrics.csv"
+    return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["epoch", "glance", "depth"])
 
 
 # --------------------------------------------------------------------------------------- scoring

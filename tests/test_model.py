@@ -98,6 +98,13 @@ def _batch(n: int = 2) -> tuple[torch.Tensor, ...]:
 
 
 @torch.inference_mode()
+def test_an_injection_that_is_left_out_is_not_taught_by_another_door():
+    config = training.TrainConfig("prepared", "out")
+    assert training._teaches_injection(config)
+    assert not training._teaches_injection(replace(config, exclude=("injection",)))
+    assert not training._teaches_injection(replace(config, modalities=("video", "landmarks")))
+
+
 def test_steps_equal_the_clip_model(net):
     frames, features, imu, presence = _batch()
     clip = net(frames, features, imu, presence)
@@ -355,6 +362,46 @@ def test_a_finished_training_is_not_repeated_and_a_changed_one_is(trained):
     assert training.train(config).stat().st_mtime_ns == stamp
     changed = training.train(replace(config, seed=1, epochs=1))
     assert changed.stat().st_mtime_ns != stamp
+
+
+def test_the_encoder_learns_first_and_is_kept(prepared, tmp_path):
+    config = training.TrainConfig(
+        str(prepared), str(tmp_path), encoder_epochs=3, epochs=1, batch_size=8, frames=2, progress=False
+    )
+    path = training.train(config)
+    log = training.encoder_log(path)
+    assert len(log) == 3 and log["glance"].iloc[-1] < log["glance"].iloc[0]
+    stamp = (tmp_path / "encoder.pt").stat().st_mtime_ns
+    path.unlink()
+    training.train(config)  # the fusion anew, the encoder from where it was kept
+    assert (tmp_path / "encoder.pt").stat().st_mtime_ns == stamp
+    assert training.encoder_log(training.train(replace(config, out=str(tmp_path / "none"), encoder_epochs=0))).empty
+
+
+def test_an_encoder_that_has_learned_moves_more_slowly():
+    def rates(**changes):
+        config = replace(training.TrainConfig("prepared", "out", encoder_epochs=2), **changes)
+        net = m.build(m.ModelConfig(n_features=4, architecture=config.architecture))
+        groups = training.LivenessModule(net, config, 1.0, 10)._groups()
+        assert sum(len(g["params"]) for g in groups) == len(list(net.parameters()))
+        return [g["lr"] / config.learning_rate for g in groups]
+
+    assert rates() == pytest.approx([0.2, 1.0])
+    assert (
+        rates(encoder_epochs=0) == rates(modalities=("landmarks", "imu")) == rates(architecture="seed_style") == [1.0]
+    )
+
+
+def test_pictures_for_the_encoder_call_an_injection_bona_fide(prepared):
+    data = ds.open_prepared(prepared)
+    deal = ds.PictureDataset(data, np.arange(len(data)))
+    injections = np.flatnonzero(data.species == ds.SPECIES.index("injection"))
+    assert len(injections) and all(deal[k]["species"] == 0 for k in injections[:2])
+    first = deal[0]
+    assert first["frame"].shape == (112, 112, 3) and first["depth"].shape == (14, 14)
+    np.testing.assert_array_equal(first["frame"], deal[0]["frame"])
+    deal.epoch = 1
+    assert (first["frame"] != deal[0]["frame"]).any()
 
 
 def test_seed_style_baseline_trains(prepared, tmp_path):
