@@ -54,7 +54,10 @@ def publish_bundle(run: Path) -> None:
     if not (run / "bundle" / "bundle.json").exists():
         return
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(run / "bundle", target)
+    shutil.copytree(run / "bundle", target, ignore=shutil.ignore_patterns("variants"))
+    told = run / "metrics" / "06.json"
+    if told.exists():  # notebook 06 in full: rates, thresholds, ablation, leave-one-out
+        shutil.copy2(told, target / "metrics.json")
 
 
 def minutes(run: Path | None) -> dict[str, float]:
