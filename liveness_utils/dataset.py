@@ -62,6 +62,16 @@ def depth_target(clip, track, index: np.ndarray) -> np.ndarray:
     return np.stack(maps).astype(np.float16)
 
 
+def depth_of_picture(clip) -> np.ndarray:
+    """`depth_target` of a clip of one frame with its true landmarks in place of measured ones, (14, 14) float16."""
+    from liveness_utils.landmarks import face_box, interocular_distance
+
+    marks = clip.truth.landmarks
+    eyes = float(interocular_distance(marks)[0] * _face_depth(clip.truth, 0) / clip.intrinsics.fx)
+    flat = clip.meta.get("pai_species") in FLAT_SPECIES
+    return _crop_relief(clip, 0, face_box(marks)[0], float(np.clip(eyes, 0.03, 0.2)), flat).astype(np.float16)
+
+
 def _eye_distance_metres(clip, track) -> float:
     from liveness_utils.landmarks import interocular_distance
 
@@ -798,31 +808,51 @@ class LivenessDataset:
 
 
 class PictureDataset:
-    """One augmented picture of every clip, another one in every epoch: what the encoder learns from first.
+    """What the encoder learns from first: augmented pictures of the clips, other ones in every epoch, and single ones.
 
     Args:
-        prepared: arrays on disk. rows: which clips. seed: with epoch and row it fixes every choice.
+        prepared: arrays on disk. rows: which clips. seed: with the epoch and the number it fixes every choice.
+        singles: `pictures.Pictures` to mix in, once an epoch each, or None.
+        exclude: species of which no single picture is dealt.
+        each: pictures of every clip an epoch.
     """
 
-    def __init__(self, prepared: Prepared, rows: np.ndarray, seed: int = 0) -> None:
-        self.prepared, self.rows, self.seed, self.epoch = prepared, np.asarray(rows), seed, 0
+    def __init__(
+        self,
+        prepared: Prepared,
+        rows: np.ndarray,
+        seed: int = 0,
+        singles=None,
+        exclude: Sequence[str] = (),
+        each: int = 1,
+    ) -> None:
+        self.prepared, self.seed, self.epoch = prepared, seed, 0
+        self.rows, self.singles = np.repeat(np.asarray(rows), each), singles
+        left_out = [SPECIES.index(name) for name in exclude]
+        single = np.zeros(0, int) if singles is None else np.flatnonzero(~np.isin(singles.species, left_out))
         # An injection's pixels are bona fide.
         injection = prepared.species == SPECIES.index("injection")
-        self.species = np.where(injection, SPECIES.index("bona_fide"), prepared.species)
+        seen = np.where(injection, SPECIES.index("bona_fide"), prepared.species)[self.rows]
+        self.single = single
+        self.species = seen if singles is None else np.concatenate([seen, singles.species[single]])
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.species)
 
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
         """frame (112, 112, 3) uint8, depth (14, 14) float32, species int."""
-        row = int(self.rows[k])
-        rng = np.random.default_rng((self.seed, 1, self.epoch, row))
-        at = int(rng.integers(self.prepared.pictures))
-        depth = np.array(self.prepared.depth[row][at : at + 1], np.float32)
-        crops, depth = augment_crops(self.prepared.crops[row][at : at + 1], depth, rng)
+        rng = np.random.default_rng((self.seed, 1, self.epoch, k))
+        crops, depth = augment_crops(*self._picture(k, rng), rng)
         way = -1 if rng.random() < 0.5 else 1
         picture, relief = (np.ascontiguousarray(x[0][:, ::way]) for x in (crops, depth))
-        return {"frame": picture, "depth": relief, "species": np.int64(self.species[row])}
+        return {"frame": picture, "depth": relief, "species": np.int64(self.species[k])}
+
+    def _picture(self, k: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        if k < len(self.rows):
+            held, row, at = self.prepared, int(self.rows[k]), int(rng.integers(self.prepared.pictures))
+            return held.crops[row][at : at + 1], np.array(held.depth[row][at : at + 1], np.float32)
+        j = int(self.single[k - len(self.rows)])
+        return self.singles.crops[j : j + 1], np.array(self.singles.depth[j : j + 1], np.float32)
 
 
 def batches(dataset: LivenessDataset, size: int) -> Callable:

@@ -109,16 +109,25 @@ def sweep(
     Returns:
         one row a run: its parameters, `folder`, and `error` (empty if it went well).
     """
-    from dask.distributed import Client, LocalCluster
+    from dask.distributed import Client
 
     runs = [(Path(notebook).resolve(), dict(p), Path(out_dir).resolve() / f"{k:03d}") for k, p in enumerate(parameters)]
-    local = None if scheduler else LocalCluster(workers, threads_per_worker=1, processes=True, dashboard_address=None)
     with contextlib.ExitStack() as stack:
-        if local:
-            stack.enter_context(local)
-        client = stack.enter_context(Client(scheduler or local))
+        cluster = scheduler or stack.enter_context(_local_cluster(workers))
+        client = stack.enter_context(Client(cluster))
         errors = client.gather(client.map(_one_run, *zip(*runs, strict=True), pure=False))
     return pd.DataFrame([{**p, "folder": str(f), "error": e} for (_, p, f), e in zip(runs, errors, strict=True)])
+
+
+def _local_cluster(workers: int, attempts: int = 3):
+    """Dask on this machine. Its own thread must be up within ten seconds, which a busy machine may miss: once more, then."""
+    from dask.distributed import LocalCluster
+
+    settings = {"threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    for _ in range(attempts - 1):
+        with contextlib.suppress(AssertionError):  # how Dask says that its thread was late
+            return LocalCluster(workers, **settings)
+    return LocalCluster(workers, **settings)
 
 
 def _one_run(notebook: Path, parameters: dict[str, Any], folder: Path) -> str:

@@ -179,23 +179,24 @@ def instrument(species: str, index: int) -> Instrument | None:
 
     Args:
         species: one of ``SPECIES``; bona fide presentations have no instrument.
-        index: 0 .. ``INSTRUMENTS_PER_SPECIES`` - 1.
+        index: 0 .. ``INSTRUMENTS_PER_SPECIES`` - 1 are those of the clips; higher numbers, drawn in the same way, are
+            for single pictures (`pictures`).
 
     Returns:
         A frozen dataclass, or None for ``bona_fide``.
 
     Raises:
-        ValueError: unknown species or index out of range.
+        ValueError: unknown species or negative index.
 
     >>> instrument("flat_print", 3).instrument_id
     'flat_print-03'
     """
     if species not in SPECIES:
         raise ValueError(f"unknown PAI species {species!r}; known: {', '.join(SPECIES)}")
-    if not 0 <= index < INSTRUMENTS_PER_SPECIES:
-        raise ValueError(f"instrument {index} of {species} does not exist; use 0 to {INSTRUMENTS_PER_SPECIES - 1}")
     if species == "bona_fide":
         return None
+    if index < 0:
+        raise ValueError(f"instrument {index} of {species} does not exist; numbers start at 0")
     rng, name = instrument_rng(species, index), f"{species}-{index:02d}"
     if species in PRINTS:
         return _print(rng, name, species, index)

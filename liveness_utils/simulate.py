@@ -602,6 +602,7 @@ class Masked:
     covers: np.ndarray | None  # triangles of the mask, None for a full hood
     shell: np.ndarray | None  # vertices of a rigid mask in the head frame
     pressed: np.ndarray | None  # vertices of the wearer that lie under a rigid mask
+    out: np.ndarray | None  # their directions away from the middle of the head, (P, 3)
     bare: np.ndarray | None  # triangles of the wearer that it does not hide
     skin: np.ndarray | float = 0.0  # (V, 3) thickness of a soft mask in the head frame, none in its openings
     object_id: int = 2
@@ -631,7 +632,7 @@ class Masked:
     def _worn(self, i: int) -> Mesh:
         """What is seen of the wearer: all but the face under the shell, which gives way round the openings."""
         points = self.wearer.local(i)
-        at, out = self.pressed, _outwards(self.wearer.face)[self.pressed]
+        at, out = self.pressed, self.out
         gap = ((self.shell[at] - points[at]) * out).sum(1)
         points[at] -= np.clip(_GAP - gap, 0, 0.05)[:, None] * out
         return replace(self.wearer._mesh(_moved(points, self.poses[i])), triangles=self.bare)
@@ -656,16 +657,17 @@ def _present_mask(spec: ClipSpec, t: np.ndarray, rng, camera) -> Masked:
     mask = replace(wearer, face=victim, texture=texture, expression=expression, material=material)
     if rigid:
         return Masked(wearer, mask, covers, shell, *_under(victim, wearer.face, covers, open_))
-    return Masked(wearer, mask, None, None, None, None, _thickness(victim, tool, open_))
+    return Masked(wearer, mask, None, None, None, None, None, _thickness(victim, tool, open_))
 
 
-def _under(victim: Face, wearer: Face, covers: np.ndarray, cover: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices of the wearer under a rigid mask, and triangles of the wearer that can be seen beside or through it."""
+def _under(victim: Face, wearer: Face, covers: np.ndarray, cover: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Vertices of the wearer under a rigid mask, which way is out there, and triangles that are seen beside or through it."""
     near = cv2.erode(cover, np.ones((cover.shape[0] // 32,) * 2, np.uint8))  # a little round the openings is seen, too
     under = np.unique(covers)
     hidden = np.zeros(len(wearer.neutral), bool)
     hidden[under] = _at_vertices(victim, near)[under] > 0.5
-    return under[_at_vertices(victim, cover)[under] > 0.5], wearer.triangles[~hidden[wearer.triangles].all(1)]
+    pressed = under[_at_vertices(victim, cover)[under] > 0.5]
+    return pressed, _outwards(wearer)[pressed], wearer.triangles[~hidden[wearer.triangles].all(1)]
 
 
 def _seen_through(mask: np.ndarray, wearer: np.ndarray, cover: np.ndarray, tool: pai.MaskInstrument) -> np.ndarray:
@@ -804,7 +806,15 @@ class Film:
     face_mask: np.ndarray
 
 
-def shoot(shot: Shot, where: Stage, subject, rng: np.random.Generator, *, truth: bool = True) -> Film:
+def shoot(
+    shot: Shot,
+    where: Stage,
+    subject,
+    rng: np.random.Generator,
+    *,
+    truth: bool = True,
+    at: Sequence[int] | None = None,
+) -> Film:
     """Render and photograph a subject frame by frame.
 
     Args:
@@ -813,6 +823,7 @@ def shoot(shot: Shot, where: Stage, subject, rng: np.random.Generator, *, truth:
         subject: `Actor`, `Surface` or `Masked`.
         rng: of the sensor.
         truth: also depth and face mask.
+        at: which of the shot's frames, in order; None takes all.
 
     Returns:
         Film; landmarks are where lens and rolling shutter really put them.
@@ -821,8 +832,8 @@ def shoot(shot: Shot, where: Stage, subject, rng: np.random.Generator, *, truth:
     wide = _with_margin(shot.intrinsics)
     frames, marks, depths, masks, state = [], [], [], [], None
     flows = _flow(shot, subject.poses)
-    for i, t in enumerate(shot.t):
-        want_uv = isinstance(subject, Surface)
+    for i in range(len(shot.t)) if at is None else at:
+        t, want_uv = shot.t[i], isinstance(subject, Surface)
         meshes, points = subject.show(i)
         seen = render(meshes, where.room, where.lighting, wide, shot.poses[i], want_uv=want_uv)
         if state is None:
@@ -923,6 +934,34 @@ def simulate(spec: ClipSpec) -> Clip:
     row = _row(spec, shot, where, truth, offset, imu_kind, lens(device, rng) if filming is not device else None)
     claimed = Intrinsics(*(row[k] for k in ("width", "height", "fx", "fy", "cx", "cy")))
     return Clip(spec.clip_id, film.frames, t, imu, claimed, device.facing, row, truth, spec.clip_id)
+
+
+def still(spec: ClipSpec, device: DeviceProfile | None = None) -> Clip:
+    """One picture of what a clip of this spec would show, with the blur of its motion and its truth, without IMU.
+
+    Args:
+        spec: any but a replayed video, of which a picture is that of a replayed still.
+        device: camera to use in place of the spec's.
+
+    Returns:
+        Clip of one frame.
+    """
+    rng = np.random.default_rng([spec.seed, 31, spec.number])
+    device = device or DEVICES[spec.device]
+    where = stage(spec.scene, spec.light, rng)
+    t = rng.uniform(0.2, 2.3) + np.array([-1.0, 0.0, 1.0]) / device.fps
+    distance, way = float(rng.uniform(0.26, 0.55)), int(rng.integers(0, 2**62))
+    draft = motion.camera_trajectory(spec.motion_kind, np.random.default_rng(way), distance)
+    subject = _subject(spec, t, rng, draft, where.lighting.illuminance, device.sensor.readout_s)
+    camera = _camera_way(spec, subject, draft, way, distance)
+    shot = Shot(device, camera, lens(device, rng), t, camera.pose(t))
+    film = shoot(shot, where, subject, rng, at=(1,))
+    truth = Truth(
+        np.zeros(1), shot.poses[1:2], np.asarray(subject.poses[1:2], np.float64),
+        np.asarray(subject.expression[1:2], np.float32), film.landmarks.astype(np.float32), film.depth, film.face_mask,
+    )  # fmt: skip
+    row = {"pai_species": None if spec.species == "bona_fide" else spec.species}
+    return Clip(spec.clip_id, film.frames, np.zeros(1), None, shot.intrinsics, device.facing, row, truth, spec.clip_id)
 
 
 def bare_frame(spec: ClipSpec) -> np.ndarray:

@@ -27,6 +27,7 @@ from liveness_utils.config import Profile
 from liveness_utils.errors import DatasetError, ModelError
 from liveness_utils.metrics import eer
 from liveness_utils.model import ModelConfig, build, load_checkpoint, save_checkpoint
+from liveness_utils.pictures import Pictures, open_pictures
 
 CONSISTENT, UNKNOWN = 1.0, -1.0
 STILL = 0.02  # rad/s; under it a gyroscope says too little to tell two motions apart
@@ -37,6 +38,7 @@ class TrainConfig:
     """Everything that a training depends on.
 
     prepared, out: folders of the arrays and of the results. modalities: what the network may use.
+    pictures: folder of single pictures (`pictures.prepare`) for the encoder, "" for none.
     encoder_epochs: passes in which the picture encoder learns by itself first, see `teach_encoder`;
     encoder_rate: factor on its learning rate afterwards. frames: pictures looked at a clip (of 25). exclude: species left out of training and
     validation. `*_weight`: of the losses. unobservable: weight of the liveness loss of an
@@ -47,6 +49,7 @@ class TrainConfig:
 
     prepared: str
     out: str
+    pictures: str = ""
     encoder_epochs: int = 0
     encoder_rate: float = 0.2
     epochs: int = 40
@@ -301,6 +304,7 @@ class LivenessModule(pl.LightningModule):
 # ----------------------------------------------------------------------------- the encoder, first
 ENCODER_BATCH = 64
 ENCODER_LEARNING_RATE = 3e-3
+CLIP_PICTURES = 4  # of every clip a pass, beside single pictures
 
 
 def _has_taught_encoder(net: nn.Module, config: TrainConfig) -> bool:
@@ -344,7 +348,8 @@ def teach_encoder(net: nn.Module, prepared: ds.Prepared, config: TrainConfig) ->
 
     Geometry and IMU explain the training clips within a few epochs, and then nothing is left for
     the pixels to explain. So the encoder first learns the species and the relief from single
-    pictures, one of every training clip a pass. The weights stay in encoder.pt beside the
+    pictures: one of every training clip a pass, or, where there are pictures of other people
+    and instruments (`config.pictures`), all of those with a few of every clip. The weights stay in encoder.pt beside the
     checkpoint; a training that is resumed takes them from there.
 
     Args:
@@ -366,13 +371,31 @@ def teach_encoder(net: nn.Module, prepared: ds.Prepared, config: TrainConfig) ->
     net.glance.load_state_dict(held["glance"])
 
 
+def _singles(config: TrainConfig) -> Pictures | None:
+    """The single pictures that a training is given.
+
+    Raises:
+        DatasetError: the folder holds none.
+    """
+    if not config.pictures:
+        return None
+    held = open_pictures(config.pictures)
+    if held is None:
+        raise DatasetError(
+            f"{config.pictures}: no finished pictures there; make them with `pictures.prepare` (notebook 05)."
+        )
+    return held
+
+
 def _fit_encoder(net: nn.Module, prepared: ds.Prepared, config: TrainConfig) -> None:
     rows = _known(prepared, prepared.rows("train", config.exclude))
     rows = rows[prepared.species[rows] >= 0]
-    data = ds.PictureDataset(prepared, rows, config.seed)
+    singles = _singles(config)
+    each = 1 if singles is None else CLIP_PICTURES
+    data = ds.PictureDataset(prepared, rows, config.seed, singles, config.exclude, each)
     size = min(ENCODER_BATCH, len(data))
     loader = DataLoader(data, size, shuffle=True, drop_last=True, num_workers=config.workers)
-    counts = np.bincount(data.species[rows], minlength=len(ds.SPECIES))
+    counts = np.bincount(data.species, minlength=len(ds.SPECIES))
     weights = torch.from_numpy(np.where(counts > 0, counts.max() / np.maximum(counts, 1), 0.0)).float()
     bar = [pl.callbacks.TQDMProgressBar(refresh_rate=4, leave=False)] if config.progress else []
     trainer = pl.Trainer(
@@ -458,10 +481,25 @@ def train(config: TrainConfig) -> Path:
 
 def _fingerprint(config: TrainConfig) -> dict:
     """What makes two trainings the same: settings and clips, not where and how they run."""
-    skip = ("out", "prepared", "resume", "workers", "progress", "accelerator", "devices", "num_nodes", "strategy")
+    skip = (
+        "out",
+        "prepared",
+        "pictures",
+        "resume",
+        "workers",
+        "progress",
+        "accelerator",
+        "devices",
+        "num_nodes",
+        "strategy",
+    )
     held = {k: v for k, v in asdict(config).items() if k not in skip}
     held = {k: list(v) if isinstance(v, tuple) else v for k, v in held.items()}
-    return held | {"clips": ds.open_prepared(config.prepared).mark}
+    singles = _singles(config)
+    return held | {
+        "clips": ds.open_prepared(config.prepared).mark,
+        "pictures": None if singles is None else singles.mark,
+    }
 
 
 def _finished(final: Path, config: TrainConfig) -> bool:

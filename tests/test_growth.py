@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import doctest
+import subprocess
+import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from test_model import make_prepared
@@ -83,7 +86,14 @@ def test_a_sweep_runs_every_set_of_parameters_on_two_processes(tmp_path):
         cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     )
     nbformat.write(book, tmp_path / "page.ipynb")
-    table = growth.sweep(tmp_path / "page.ipynb", growth.grid(seed=[0, 1, 2]), tmp_path / "out")
+    run = (  # in a process of its own, as a user runs it: this one has the threads of every test before it
+        "import sys; from liveness_utils import growth; page, out = sys.argv[1:]\n"
+        "if __name__ == '__main__': growth.sweep(page, growth.grid(seed=[0, 1, 2]), out).to_json(out + '/table.json')"
+    )
+    script = tmp_path / "sweep.py"
+    script.write_text(run, encoding="utf-8")
+    subprocess.run([sys.executable, script, tmp_path / "page.ipynb", tmp_path / "out"], check=True, timeout=300)
+    table = pd.read_json(tmp_path / "out" / "table.json").sort_index()
     assert table["error"].astype(bool).tolist() == [False, False, True] and "bad seed" in table["error"][2]
     told = [(tmp_path / "out" / f"{k:03d}" / "result.txt").read_text().split() for k in (0, 1)]
     assert [t[0] for t in told] == ["0", "1"] and told[0][1] != told[1][1]

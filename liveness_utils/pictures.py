@@ -1,0 +1,170 @@
+"""Single pictures by the thousand: many more people, instruments, rooms and cameras than the clips have.
+
+Clips teach motion. Which surface a face is shown on can be seen in one picture, and for that the training clips are
+few: a hundred people, ten instruments a species, seven phones. So the renderer also makes single pictures of people
+and instruments that are in no clip, by cameras that differ more than phones do. They go to the picture encoder only
+(`training.teach_encoder`), as arrays; nothing is ever measured on them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from liveness_utils import dataset as ds
+from liveness_utils import inputs
+from liveness_utils.clips import clip_id_for, read_video, write_video
+from liveness_utils.config import write_json
+from liveness_utils.devices import DEVICES, DeviceProfile
+from liveness_utils.instruments import INSTRUMENTS_PER_SPECIES, SPECIES
+from liveness_utils.landmarks import face_box, face_crop
+from liveness_utils.simulate import GENERATOR_VERSION, LIGHT_KINDS, MOTION_MIX, POOLS, ClipSpec, still
+
+VERSION = 1
+# How many of 32 pictures show what; a replayed video's picture is that of a still, an injection's that of a face.
+MIX = {"bona_fide": 8, "flat_print": 3, "bent_print": 3, "eye_hole_print": 3, "still_replay": 4, "rigid_mask": 5, "soft_mask": 6}  # fmt: skip
+PEOPLE = 4  # of a group of 32 pictures, in two rooms
+_FIRST = 100_000  # people, scenes and pictures are numbered from here: clips have lower numbers
+_ARRAYS = ("crops", "depth", "species")
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Arrays of single pictures: crops (n, 112, 112, 3) uint8, depth (n, 14, 14) float16, species (n,) int64.
+
+    `mark` names the very pictures: version, generator, count, seed.
+    """
+
+    crops: np.ndarray
+    depth: np.ndarray
+    species: np.ndarray
+    mark: dict
+
+    def __len__(self) -> int:
+        return len(self.species)
+
+
+def plan(count: int, seed: int = 0) -> list[list[ClipSpec]]:
+    """Decide `count` pictures, in groups of at most 32 that share people and rooms.
+
+    >>> sum(len(group) for group in plan(40, 0))
+    40
+    """
+    size = sum(MIX.values())
+    return [_group(k, min(size, count - k * size), seed) for k in range(-(-count // size))]
+
+
+def _group(number: int, count: int, seed: int) -> list[ClipSpec]:
+    rng = np.random.default_rng([seed, 7013, number])
+    people = _FIRST + PEOPLE * number + np.arange(PEOPLE)
+    rooms = [(_FIRST + 2 * number + k, str(rng.choice(LIGHT_KINDS))) for k in range(2)]
+    shown = rng.permutation([species for species, n in MIX.items() for _ in range(n)])[:count]
+    return [_spec(_FIRST + number * 32 + k, str(s), people, rooms, seed, rng) for k, s in enumerate(shown)]
+
+
+def _spec(number: int, species: str, people: np.ndarray, rooms: list, seed: int, rng: np.random.Generator) -> ClipSpec:
+    subject, other = (int(p) for p in rng.choice(people, 2, replace=False))
+    (scene, light), (capture_scene, capture_light) = (rooms[j] for j in rng.permutation(2))
+    device, capture = (str(d) for d in rng.choice(POOLS["train"]["devices"], 2, replace=False))
+    return ClipSpec(
+        clip_id=clip_id_for("picture", seed, number), number=number, seed=seed, split="train", control=False,
+        species=species, subject=subject, other=other,
+        instrument=-1 if species == "bona_fide" else int(rng.integers(INSTRUMENTS_PER_SPECIES, _FIRST)),
+        device=device, capture_device=capture, scene=scene, capture_scene=capture_scene,
+        light=light, capture_light=capture_light,
+        motion_kind=str(rng.choice(list(MOTION_MIX))), follow_gain=0.0,
+    )  # fmt: skip
+
+
+def varied(device: DeviceProfile, rng: np.random.Generator) -> DeviceProfile:
+    """A camera somewhat like this one, with an encoder of any quality: more kinds than phones here have."""
+    s = device.sensor
+    scale = lambda value, part: float(value * np.exp(rng.normal(0.0, part)))  # noqa: E731
+    sensor = replace(
+        s,
+        focal_px_256=scale(s.focal_px_256, 0.08),
+        psf_px=scale(s.psf_px, 0.35),
+        sensitivity=scale(s.sensitivity, 0.4),
+        denoise=float(np.clip(s.denoise + rng.normal(0, 0.15), 0.0, 0.95)),
+        sharpen=float(np.clip(s.sharpen + rng.normal(0, 0.12), 0.0, 0.7)),
+        saturation=scale(s.saturation, 0.12),
+        contrast=float(np.clip(s.contrast + rng.normal(0, 0.12), 0.0, 0.9)),
+        wb_error=scale(s.wb_error, 0.5),
+        wb_strength=float(np.clip(s.wb_strength + rng.normal(0, 0.1), 0.3, 1.0)),
+        vignetting=float(np.clip(s.vignetting + rng.normal(0, 0.08), 0.0, 0.6)),
+    )
+    return replace(device, sensor=sensor, crf=int(rng.integers(16, 36)))
+
+
+def picture(spec: ClipSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Make one picture.
+
+    Returns:
+        Face crop (112, 112, 3) uint8 and depth target (14, 14) float16, see `dataset.depth_target`. The box is that
+        of the true landmarks.
+    """
+    rng = np.random.default_rng([spec.seed, 37, spec.number])
+    camera = varied(DEVICES[spec.device], rng)
+    clip = still(spec, camera)
+    clip = replace(clip, frames=_through_codec(clip.frames, camera))
+    box = face_box(clip.truth.landmarks[0])
+    return face_crop(clip.frames[0], box, inputs.CROP, inputs.MARGIN), ds.depth_of_picture(clip)
+
+
+def _through_codec(frames: np.ndarray, camera: DeviceProfile) -> np.ndarray:
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_video(Path(folder) / "picture.mp4", frames, np.zeros(1), crf=camera.crf, preset=camera.preset)
+        return read_video(path)[0]
+
+
+def _make_group(specs: Sequence[ClipSpec]) -> tuple[list[np.ndarray], list[np.ndarray], list[int]]:
+    made = [picture(spec) for spec in sorted(specs, key=lambda s: s.scene)]
+    order = [SPECIES.index(s.species) for s in sorted(specs, key=lambda s: s.scene)]
+    return [m[0] for m in made], [m[1] for m in made], order
+
+
+def prepare(out_dir: str | os.PathLike, count: int, *, seed: int = 0, workers: int = 2, progress: bool = True) -> Path:
+    """Make pictures, once: a folder that holds these very ones is left as it is.
+
+    Args:
+        out_dir: folder of crops.npy, depth.npy, species.npy and, when complete, index.json.
+        count: how many. seed: of the data set. workers: processes. progress: show a bar.
+
+    Returns:
+        out_dir.
+    """
+    from joblib import Parallel, delayed
+    from tqdm.auto import tqdm
+
+    out = Path(out_dir)
+    mark = {"version": VERSION, "generator": GENERATOR_VERSION, "count": count, "seed": seed}
+    if _mark_of(out) == mark:
+        return out
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "index.json").unlink(missing_ok=True)
+    groups = plan(count, seed)
+    jobs = (delayed(_make_group)(group) for group in groups)
+    made = Parallel(n_jobs=workers, return_as="generator")(jobs)
+    parts = list(tqdm(made, total=len(groups), desc="pictures", unit="group", disable=not progress))
+    for k, name in enumerate(_ARRAYS):
+        np.save(out / f"{name}.npy", np.array([row for part in parts for row in part[k]]))
+    write_json(out / "index.json", mark)
+    return out
+
+
+def _mark_of(folder: Path) -> dict:
+    index = folder / "index.json"
+    return json.loads(index.read_text(encoding="utf-8")) if index.is_file() else {}
+
+
+def open_pictures(folder: str | os.PathLike) -> Pictures | None:
+    """Map what `prepare` left; None where there is nothing (complete)."""
+    folder = Path(folder)
+    mark = _mark_of(folder)
+    return Pictures(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS), mark) if mark else None
