@@ -25,6 +25,7 @@ import av
 import cv2
 import numpy as np
 from av.sidedata.sidedata import Type as SideDataType
+from av.video.reformatter import VideoReformatter
 
 from liveness_utils.errors import ClipError
 
@@ -225,9 +226,7 @@ def _check_frames(frames: np.ndarray, t: np.ndarray, path: Path) -> None:
         raise ClipError(f"{path}: give one strictly increasing time in seconds for each frame.")
 
 
-def _encode(
-    path: Path, frames: np.ndarray, t: np.ndarray, *, crf: int, preset: str, bitrate: int | None
-) -> None:
+def _encode(path: Path, frames: np.ndarray, t: np.ndarray, *, crf: int, preset: str, bitrate: int | None) -> None:
     height, width = frames.shape[1:3]
     rate = Fraction(max(1, round(len(t) / max(t[-1], 0.04))))
     with av.open(str(path), "w", options={"video_track_timescale": str(_TICKS)}) as container:
@@ -236,8 +235,9 @@ def _encode(
         stream.width, stream.height = width + width % 2, height + height % 2
         stream.pix_fmt = "yuv420p"
         _set_codec(stream.codec_context, crf=crf, preset=preset, bitrate=bitrate)
+        to_yuv = VideoReformatter()  # kept: setting one up costs more than a small frame's conversion
         for image, seconds in zip(frames, t, strict=True):
-            container.mux(stream.encode(_yuv_frame(image, seconds)))
+            container.mux(stream.encode(_yuv_frame(image, seconds, to_yuv)))
         container.mux(stream.encode())
 
 
@@ -253,12 +253,12 @@ def _set_codec(codec: Any, *, crf: int, preset: str, bitrate: int | None) -> Non
     codec.options = options
 
 
-def _yuv_frame(image: np.ndarray, seconds: float) -> av.VideoFrame:
+def _yuv_frame(image: np.ndarray, seconds: float, to_yuv: VideoReformatter) -> av.VideoFrame:
     height, width = image.shape[:2]
     if height % 2 or width % 2:
         image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24")
-    frame = frame.reformat(format="yuv420p", dst_colorspace="ITU601", dst_color_range="MPEG")
+    frame = to_yuv.reformat(frame, format="yuv420p", dst_colorspace="ITU601", dst_color_range="MPEG")
     frame.pts, frame.time_base = round(seconds * _TICKS), Fraction(1, _TICKS)
     return frame
 
@@ -297,13 +297,9 @@ def read_video(
     except ClipError:
         raise
     except Exception as error:  # damaged files reach every corner of the decoder
-        raise ClipError(
-            f"{path}: not a readable video ({_reason(error)}); record or copy it again."
-        ) from error
+        raise ClipError(f"{path}: not a readable video ({_reason(error)}); record or copy it again.") from error
     if expected and len(images) < 0.8 * expected:
-        raise ClipError(
-            f"{path}: truncated, {len(images)} of {expected} frames decode; copy it again."
-        )
+        raise ClipError(f"{path}: truncated, {len(images)} of {expected} frames decode; copy it again.")
     return _stacked(images), _clean_times(times, path)
 
 
@@ -372,9 +368,7 @@ def _frame_time(frame: Any, stream: Any, index: int, timed: bool, path: Path) ->
     return float(index / rate)
 
 
-def _past_limit(
-    times: list[float], seconds: float, max_seconds: float | None, max_frames: int | None
-) -> bool:
+def _past_limit(times: list[float], seconds: float, max_seconds: float | None, max_frames: int | None) -> bool:
     if max_frames is not None and len(times) >= max_frames:
         return True
     return bool(times) and max_seconds is not None and seconds - times[0] > max_seconds
@@ -409,9 +403,7 @@ def _display_matrix(frame: Any) -> tuple[int, int, int, int] | None:
     return None
 
 
-def _apply_display_matrix(
-    image: np.ndarray, matrix: tuple[int, int, int, int] | None
-) -> np.ndarray:
+def _apply_display_matrix(image: np.ndarray, matrix: tuple[int, int, int, int] | None) -> np.ndarray:
     """Turn or mirror by quarter turns as ISO/IEC 14496-12's track matrix asks for."""
     if matrix is None:
         return image
@@ -555,15 +547,12 @@ def _imu_from_table(table: dict[str, list], path: Path) -> Imu:
     groups = {"accel": IMU_COLUMNS[1:4], "gyro": IMU_COLUMNS[4:7]}
     present = {k: all(c in table for c in cols) for k, cols in groups.items()}
     if "t" not in table or not any(present.values()):
-        raise ClipError(
-            f"{path}: needs column t and ax, ay, az or gx, gy, gz; found {list(table)}."
-        )
+        raise ClipError(f"{path}: needs column t and ax, ay, az or gx, gy, gz; found {list(table)}.")
     t = _finite_columns(table, ("t",), path)[:, 0]
     if len(t) < 2 or np.any(np.diff(t) <= 0):
         raise ClipError(f"{path}: IMU times must increase; sort the rows and drop duplicates.")
     values = {
-        k: _finite_columns(table, cols, path).astype(np.float32) if present[k] else None
-        for k, cols in groups.items()
+        k: _finite_columns(table, cols, path).astype(np.float32) if present[k] else None for k, cols in groups.items()
     }
     return Imu(t=t, **values)
 
@@ -572,9 +561,7 @@ def _finite_columns(table: dict[str, list], names: Sequence[str], path: Path) ->
     values = np.array([[_number(v) for v in table[name]] for name in names], np.float64).T
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(bad):
-        raise ClipError(
-            f"{path}: row {bad[0]} of {', '.join(names)} is empty or not a number; drop such rows."
-        )
+        raise ClipError(f"{path}: row {bad[0]} of {', '.join(names)} is empty or not a number; drop such rows.")
     return values
 
 
@@ -778,9 +765,7 @@ def network_frame_indices(
     chosen = right - (grid - t[right - 1] < t[right] - grid)
     inside = t[chosen[0] : chosen[-1] + 1]
     if len(inside) > 1 and np.diff(inside).max() > MAX_FRAME_GAP:
-        raise ClipError(
-            f"the video pauses for {np.diff(inside).max():.2f} s; record it without interruption."
-        )
+        raise ClipError(f"the video pauses for {np.diff(inside).max():.2f} s; record it without interruption.")
     return chosen.astype(np.int64)
 
 

@@ -28,7 +28,8 @@ class Profile:
         subjects: subjects per split, disjoint.
         bona_fide_clips: bona fide clips per split.
         attack_clips: clips of each attack species per split.
-        encoder_epochs: passes over the training clips, one picture each, in which the picture encoder learns first.
+        pictures: single pictures of further people and instruments, for the picture encoder (`pictures.prepare`).
+        encoder_epochs: passes over those and a few pictures of every training clip, in which the encoder learns first.
         epochs: upper bound; early stopping on the validation subjects may end sooner.
         patience: epochs without a better validation loss before training stops; the learning rate falls over all
             epochs, so that a short patience would stop before the best ones.
@@ -51,6 +52,7 @@ class Profile:
     subjects: tuple[int, int, int, int]
     bona_fide_clips: tuple[int, int, int, int]
     attack_clips: tuple[int, int, int, int]
+    pictures: int
     encoder_epochs: int
     epochs: int
     patience: int
@@ -88,7 +90,7 @@ ABLATION = ("video", "video_depth", "video_landmarks", "video_imu", "all", "seed
 _QUICK = Profile(
     name="quick", data="quick",
     subjects=(12, 4, 8, 8), bona_fide_clips=(12, 4, 8, 8), attack_clips=(3, 1, 2, 2),
-    encoder_epochs=4, epochs=8, patience=8, batch_size=8, train_frames=8, learning_rate=1e-3,
+    pictures=64, encoder_epochs=4, epochs=8, patience=8, batch_size=8, train_frames=8, learning_rate=1e-3,
     variants=("video", "all"), seeds=(0,), left_out=(), study_epochs=1,
     bootstrap=200, robustness_clips=4, redteam_clips=1, calibration_clips=8, demo_clips=8,
 )  # fmt: skip
@@ -96,7 +98,7 @@ _QUICK = Profile(
 _FULL = Profile(
     name="full", data="full",
     subjects=(100, 20, 40, 60), bona_fide_clips=(312, 48, 120, 240), attack_clips=(78, 12, 60, 60),
-    encoder_epochs=120, epochs=14, patience=14, batch_size=16, train_frames=4, learning_rate=2e-3,
+    pictures=12800, encoder_epochs=16, epochs=14, patience=14, batch_size=16, train_frames=4, learning_rate=2e-3,
     variants=(), seeds=(0,), left_out=(), study_epochs=0,
     bootstrap=2000, robustness_clips=54, redteam_clips=8, calibration_clips=128, demo_clips=60,
 )  # fmt: skip
@@ -105,7 +107,7 @@ _STUDY = Profile(
     name="study", data="full",
     subjects=_FULL.subjects, bona_fide_clips=_FULL.bona_fide_clips,
     attack_clips=_FULL.attack_clips,
-    encoder_epochs=60, epochs=16, patience=16, batch_size=16, train_frames=4, learning_rate=2e-3,
+    pictures=_FULL.pictures, encoder_epochs=5, epochs=16, patience=16, batch_size=16, train_frames=4, learning_rate=2e-3,
     variants=ABLATION, seeds=(0, 1, 2), left_out=("all",), study_epochs=10,
     bootstrap=2000, robustness_clips=54, redteam_clips=8, calibration_clips=128, demo_clips=60,
 )  # fmt: skip
@@ -199,6 +201,11 @@ class Paths:
     def features(self) -> Path:
         """Tracks, cues and crops extracted from the clips."""
         return self.run / "features"
+
+    @property
+    def pictures(self) -> Path:
+        """Single pictures for the encoder."""
+        return self.run / "pictures"
 
     @property
     def checkpoints(self) -> Path:

@@ -142,9 +142,7 @@ def in_browser(part: ImuProfile) -> ImuProfile:
 
 def ideal_imu(rate: float = 100.0) -> ImuProfile:
     """An IMU without any error, for tests and for drawing the truth."""
-    return ImuProfile(
-        "ideal", "none", rate, 0.0, 0.0, 0.0, *[0.0] * 5, math.inf, 0.0, *[0.0] * 5, math.inf, 0.0, 0.0
-    )
+    return ImuProfile("ideal", "none", rate, 0.0, 0.0, 0.0, *[0.0] * 5, math.inf, 0.0, *[0.0] * 5, math.inf, 0.0, 0.0)
 
 
 # ------------------------------------------------------------------------------------------------ phones
@@ -318,9 +316,7 @@ def device(name: str) -> DeviceProfile:
     return DEVICES[name]
 
 
-def frame_times(
-    phone: DeviceProfile, rng: np.random.Generator, duration: float = CLIP_SECONDS
-) -> np.ndarray:
+def frame_times(phone: DeviceProfile, rng: np.random.Generator, duration: float = CLIP_SECONDS) -> np.ndarray:
     """Frame times (N,) s of one clip, first at 0: the nominal rate, a little off, jittered.
 
     Times mean mid-exposure of the middle row. There is always a frame within half a frame of

@@ -82,7 +82,9 @@ def _smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cells: tuple
     """Smooth noise of unit scale, periodic across columns."""
     from scipy.ndimage import gaussian_filter
 
-    noise = gaussian_filter(rng.normal(size=shape), (shape[0] / cells[0] / 2, shape[1] / cells[1] / 2), mode=("nearest", "wrap"))
+    noise = gaussian_filter(
+        rng.normal(size=shape), (shape[0] / cells[0] / 2, shape[1] / cells[1] / 2), mode=("nearest", "wrap")
+    )
     return noise / max(noise.std(), 1e-9)
 
 
@@ -108,7 +110,9 @@ def _strand(style, hits, column, azimuth, limit, thickness) -> tuple[np.ndarray,
     fall = np.linspace(0, 1, ROWS - SKULL_ROWS + 1)[1:]
     out[SKULL_ROWS:, 1] += fall * (style.tip + 0.012 * (1 - within) - skull[-1, 1])
     reach = out[SKULL_ROWS:, [0, 2]] - SKULL_CENTRE[[0, 2]]
-    out[SKULL_ROWS:, [0, 2]] = SKULL_CENTRE[[0, 2]] + reach * (1 + 0.10 * np.sin(np.pi * np.minimum(fall * 1.25, 1)) - 0.10 * fall**2)[:, None]
+    out[SKULL_ROWS:, [0, 2]] = (
+        SKULL_CENTRE[[0, 2]] + reach * (1 + 0.10 * np.sin(np.pi * np.minimum(fall * 1.25, 1)) - 0.10 * fall**2)[:, None]
+    )
     return out, True
 
 
@@ -158,12 +162,21 @@ def _shell(style, identity, hits, rng):
     jag = _smooth_noise(rng, (1, HAIR_COLUMNS), (1, 30))[0] * 0.02
     limit = hairline(signed, identity.hairline) + jag - 0.035  # the painted hairline shows beyond the rim
     limit += np.deg2rad(style.fringe) * np.clip(1.6 - np.abs(signed) / np.deg2rad(40), 0, 1)
-    uneven = style.curl * _smooth_noise(rng, (ROWS, HAIR_COLUMNS), (6, 18)) * np.clip(np.arange(ROWS) / 4, 0, 1)[:, None]
+    uneven = (
+        style.curl * _smooth_noise(rng, (ROWS, HAIR_COLUMNS), (6, 18)) * np.clip(np.arange(ROWS) / 4, 0, 1)[:, None]
+    )
     part = rng.uniform(-0.35, 0.35)
     grid, hangs = np.zeros((ROWS, HAIR_COLUMNS, 3)), np.zeros(HAIR_COLUMNS, bool)
     for j in range(HAIR_COLUMNS):
         lift = _thickness(style, signed[j] - part * np.cos(signed[j] / 2) ** 4 * 0.4, ROWS) + uneven[:, j]
-        grid[:, j], hangs[j] = _strand(style, hits, j, signed[j], limit[j], np.maximum(lift[:ROWS], 0.002)[: SKULL_ROWS if _does_hang(style, signed[j]) else ROWS])
+        grid[:, j], hangs[j] = _strand(
+            style,
+            hits,
+            j,
+            signed[j],
+            limit[j],
+            np.maximum(lift[:ROWS], 0.002)[: SKULL_ROWS if _does_hang(style, signed[j]) else ROWS],
+        )
     return _ruffle(grid, hangs, style, rng), hangs
 
 
@@ -243,10 +256,16 @@ def _inner_layer(grid, hangs):
 
 def _bun(hits):
     """A ball of hair at the back of the crown."""
-    t, a = np.meshgrid(np.linspace(0.05, np.pi - 0.05, 10), 2 * np.pi * np.arange(HAIR_COLUMNS) / HAIR_COLUMNS, indexing="ij")
+    t, a = np.meshgrid(
+        np.linspace(0.05, np.pi - 0.05, 10), 2 * np.pi * np.arange(HAIR_COLUMNS) / HAIR_COLUMNS, indexing="ij"
+    )
     ball = np.stack([np.sin(t) * np.sin(a), np.cos(t), np.sin(t) * np.cos(a)], -1) * [0.036, 0.030, 0.034]
     centre = hits[5, HAIR_COLUMNS // 2] + np.array([0, 0.030, -0.004])
-    return (ball + centre).reshape(-1, 3), _grid_triangles(np.ones((9, HAIR_COLUMNS), bool)), _strand_uv(10).reshape(-1, 2)
+    return (
+        (ball + centre).reshape(-1, 3),
+        _grid_triangles(np.ones((9, HAIR_COLUMNS), bool)),
+        _strand_uv(10).reshape(-1, 2),
+    )
 
 
 def _join(parts):

@@ -29,10 +29,54 @@ from liveness_utils.head_model import (
 )
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-_OVAL = (10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149,
-         150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109)
+_OVAL = (
+    10,
+    338,
+    297,
+    332,
+    284,
+    251,
+    389,
+    356,
+    454,
+    323,
+    361,
+    288,
+    397,
+    365,
+    379,
+    378,
+    400,
+    377,
+    152,
+    148,
+    176,
+    149,
+    150,
+    136,
+    172,
+    58,
+    132,
+    93,
+    234,
+    127,
+    162,
+    21,
+    54,
+    103,
+    67,
+    109,
+)
 _CHEEKS = (50, 280, 117, 346, 205, 425)
-_FREE_EXPRESSIONS = ("jawOpen", "mouthSmileLeft", "mouthSmileRight", "browInnerUp", "eyeSquintLeft", "eyeSquintRight", "mouthFunnel")
+_FREE_EXPRESSIONS = (
+    "jawOpen",
+    "mouthSmileLeft",
+    "mouthSmileRight",
+    "browInnerUp",
+    "eyeSquintLeft",
+    "eyeSquintRight",
+    "mouthFunnel",
+)
 
 
 @dataclass(frozen=True)
@@ -91,7 +135,9 @@ def _linear_basis(model: HeadModel, start: np.ndarray):
 
 def _pose(marks: np.ndarray, pixels: np.ndarray, camera: Intrinsics) -> np.ndarray:
     K = np.array([[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1.0]])
-    _, rotation, shift = cv2.solvePnP(np.ascontiguousarray(marks), np.ascontiguousarray(pixels), K, None, flags=cv2.SOLVEPNP_SQPNP)
+    _, rotation, shift = cv2.solvePnP(
+        np.ascontiguousarray(marks), np.ascontiguousarray(pixels), K, None, flags=cv2.SOLVEPNP_SQPNP
+    )
     rotation, shift = cv2.solvePnPRefineLM(marks, pixels, K, None, rotation, shift)
     pose = np.eye(4)
     pose[:3, :3], pose[:3, 3] = cv2.Rodrigues(rotation)[0], shift.ravel()
@@ -103,7 +149,9 @@ def _project(points: np.ndarray, pose: np.ndarray, camera: Intrinsics) -> np.nda
     return np.stack([camera.fx * q[:, 0] / q[:, 2] + camera.cx, camera.fy * q[:, 1] / q[:, 2] + camera.cy], 1)
 
 
-def fit_landmarks(pixels: np.ndarray, camera: Intrinsics, model: HeadModel, *, rounds: int = 5, ridge: float = 0.02) -> PhotoFit:
+def fit_landmarks(
+    pixels: np.ndarray, camera: Intrinsics, model: HeadModel, *, rounds: int = 5, ridge: float = 0.02
+) -> PhotoFit:
     """Fit pose, shape and expression to landmarks: pose and a ridge regression in turn.
 
     Args:
@@ -139,7 +187,9 @@ def fit_landmarks(pixels: np.ndarray, camera: Intrinsics, model: HeadModel, *, r
     marks = marks0 + np.tensordot(x, basis, 1)
     pose = _pose(marks[use], pixels[use], camera)
     error = np.linalg.norm(_project(marks, pose, camera) - pixels, axis=1)[use].mean() / eyes
-    return PhotoFit(_shape_weights(x[:n_traits], traits, len(model.shape_names)), _expression(x[n_traits:]), pose, float(error))
+    return PhotoFit(
+        _shape_weights(x[:n_traits], traits, len(model.shape_names)), _expression(x[n_traits:]), pose, float(error)
+    )
 
 
 def _shape_weights(x: np.ndarray, traits, n: int) -> np.ndarray:
@@ -181,7 +231,10 @@ def _guess(photo: np.ndarray, pixels: np.ndarray, fit: PhotoFit, seed: int) -> f
     skin = _median_colour(photo, pixels[list(_CHEEKS)], 0.12 * eyes)
     up = pixels[10] - pixels[152]
     hair = _median_colour(photo, pixels[[10, 109, 338]] + 0.24 * up, 0.10 * eyes)
-    beside = [_median_colour(photo, pixels[[k]] + 0.30 * eyes * np.sign(pixels[k] - pixels[4]) * [1, 0], 0.10 * eyes) for k in (172, 397)]
+    beside = [
+        _median_colour(photo, pixels[[k]] + 0.30 * eyes * np.sign(pixels[k] - pixels[4]) * [1, 0], 0.10 * eyes)
+        for k in (172, 397)
+    ]
     if not np.isfinite(hair).all():
         hair = np.array([0.02, 0.015, 0.01])
     long = all(np.isfinite(b).all() and np.abs(np.cbrt(b) - np.cbrt(hair)).max() < 0.12 for b in beside)
@@ -189,8 +242,21 @@ def _guess(photo: np.ndarray, pixels: np.ndarray, fit: PhotoFit, seed: int) -> f
     style = "buzz" if bald else "long" if long else "short"
     iris = np.clip(_median_colour(photo, pixels[[468, 473]], 0.07 * eyes) * 1.6, 0.01, 0.3)
     who = faces.sample_identity(
-        np.random.default_rng(seed), seed=seed, monk=_nearest_monk(skin), age=35.0, gender=0.5, glasses="none", beard="none",
-        ancestry=(1 / 3, 1 / 3, 1 / 3), muscle=0.2, weight=0.5, hair_style=style, hairline=0.0, grey=0.0, freckles=0.0, moles=0,
+        np.random.default_rng(seed),
+        seed=seed,
+        monk=_nearest_monk(skin),
+        age=35.0,
+        gender=0.5,
+        glasses="none",
+        beard="none",
+        ancestry=(1 / 3, 1 / 3, 1 / 3),
+        muscle=0.2,
+        weight=0.5,
+        hair_style=style,
+        hairline=0.0,
+        grey=0.0,
+        freckles=0.0,
+        moles=0,
     )
     return replace(who, shape=fit.shape, hair_colour=tuple(np.clip(hair, 0.004, 0.6)), iris=tuple(iris))
 
@@ -277,7 +343,9 @@ def lift_photo(image: np.ndarray, pixels: np.ndarray, *, seed: int = 0, model: H
     who = _guess(photo, pixels, fit, seed)
     face = faces.build_face(who, model)
     vertices = face.vertices(fit.expression)
-    normals = faces.point_normals(vertices[: len(model.split)], face.weld[model.triangles])[face.weld[: len(model.split)]]
+    normals = faces.point_normals(vertices[: len(model.split)], face.weld[model.triangles])[
+        face.weld[: len(model.split)]
+    ]
     where = _where_in_photo(vertices, face, pixels, fit, camera, model)
     shows = _shows(vertices[: len(model.split)], normals, where, fit, pixels, image.shape)
     albedo, gloss = paint(who, model)

@@ -204,14 +204,18 @@ def _spots(coat: _Coat, who, rng) -> None:
     face = np.flatnonzero((coat.masks[3] > 0.3) & (coat.masks[0] < 0.1) & (coat.masks[1] < 0.3))
     skin = coat.at[face]
     counts = (int(230 * who.freckles), who.moles, int(max(who.age - 55, 0) * 0.5))
-    for count, sizes, depth in zip(counts, ((0.0006, 0.0013), (0.0008, 0.0017), (0.0015, 0.0035)), (0.45, 1.3, 0.22), strict=True):
+    for count, sizes, depth in zip(
+        counts, ((0.0006, 0.0013), (0.0008, 0.0017), (0.0015, 0.0035)), (0.45, 1.3, 0.22), strict=True
+    ):
         if not count:
             continue
         centres = coat.at[rng.choice(face, count)]
         amount = np.zeros(len(coat.at))
         for c, s in zip(centres, rng.uniform(*sizes, count), strict=True):
             ids = face[_window(skin, c[None], 3 * s)]
-            amount[ids] = np.maximum(amount[ids], np.exp(-((_squared(coat.at[ids] - c) / s**2) ** 1.5)) * rng.uniform(0.5, 1))
+            amount[ids] = np.maximum(
+                amount[ids], np.exp(-((_squared(coat.at[ids] - c) / s**2) ** 1.5)) * rng.uniform(0.5, 1)
+            )
         coat.absorb(amount * depth, _MELANIN)
 
 
@@ -241,7 +245,12 @@ def _forehead_lines(coat: _Coat, rng, waver) -> np.ndarray:
         out += rng.uniform(0.12, 0.30) * np.exp(-(((at[:, 1] - y - bend) / 0.0012) ** 2)) * width
     for side in (-1, 1):
         d = np.abs(at[:, 0] - side * 0.0055 + waver * 0.4)
-        out += rng.uniform(0.0, 0.25) * np.exp(-((d / 0.0012) ** 2)) * np.exp(-(((at[:, 1] - top + 0.002) / 0.007) ** 2)) * (at[:, 2] > -0.03)
+        out += (
+            rng.uniform(0.0, 0.25)
+            * np.exp(-((d / 0.0012) ** 2))
+            * np.exp(-(((at[:, 1] - top + 0.002) / 0.007) ** 2))
+            * (at[:, 2] > -0.03)
+        )
     return out
 
 
@@ -250,7 +259,12 @@ def _crows_feet(coat: _Coat, rng, waver) -> np.ndarray:
     for corner, side in ((33, -1), (263, 1)):
         d = coat.at - coat.marks[corner]
         reach = np.hypot(d[:, 0], d[:, 1])
-        window = _step(reach, 0.004, 0.009) * _step(0.026 - reach, 0, 0.014) * (d[:, 0] * side > 0) * (np.abs(d[:, 2]) < 0.03)
+        window = (
+            _step(reach, 0.004, 0.009)
+            * _step(0.026 - reach, 0, 0.014)
+            * (d[:, 0] * side > 0)
+            * (np.abs(d[:, 2]) < 0.03)
+        )
         for slope in rng.uniform(-0.65, 0.55, 4):
             miss = d[:, 1] - slope * np.abs(d[:, 0]) + waver * 0.5
             out += rng.uniform(0.10, 0.24) * np.exp(-((miss / 0.0010) ** 2)) * window
@@ -260,9 +274,16 @@ def _crows_feet(coat: _Coat, rng, waver) -> np.ndarray:
 def _lips(coat: _Coat, who, rng) -> None:
     mask = np.clip(coat.masks[0] * 1.15, 0, 1)
     dark = who.monk / 10
-    natural = coat.rgb * np.exp(-np.outer(np.ones(len(coat.at)), (0.12 + 0.25 * dark) * np.array([0.6, 0.8, 0.9]) + who.lips * (0.75 - 0.5 * dark) * _BLOOD))
+    natural = coat.rgb * np.exp(
+        -np.outer(
+            np.ones(len(coat.at)),
+            (0.12 + 0.25 * dark) * np.array([0.6, 0.8, 0.9]) + who.lips * (0.75 - 0.5 * dark) * _BLOOD,
+        )
+    )
     if who.lips > 0.95:
-        stick = np.array([[0.34, 0.035, 0.05], [0.42, 0.09, 0.10], [0.20, 0.02, 0.05], [0.38, 0.12, 0.11]])[rng.integers(4)]
+        stick = np.array([[0.34, 0.035, 0.05], [0.42, 0.09, 0.10], [0.20, 0.02, 0.05], [0.38, 0.12, 0.11]])[
+            rng.integers(4)
+        ]
         natural = natural + 0.6 * (stick * (1.15 - 0.55 * dark) - natural)
     lines = 1 - 0.10 * np.maximum(_noise(coat.at, 0.0016, rng, (0.8, 4.0, 4.0)), 0)
     coat.blend(mask * (0.75 + 0.25 * min(who.lips, 1)), natural * lines[:, None])
@@ -281,7 +302,9 @@ def _lids(coat: _Coat, who, rng) -> None:
         coat.blend(0.92 * np.exp(-((up / width) ** 4)), lash)
         low = _to_line(coat.at, coat.marks[list(lower)])
         coat.blend((0.55 if make_up else 0.35) * np.exp(-((low / 0.0008) ** 2)), lash * 2)
-        coat.absorb(0.30 * np.exp(-(((up - 0.0062) / 0.0013) ** 2)) * (coat.at[:, 1] > coat.marks[upper[4], 1]), _MELANIN)
+        coat.absorb(
+            0.30 * np.exp(-(((up - 0.0062) / 0.0013) ** 2)) * (coat.at[:, 1] > coat.marks[upper[4], 1]), _MELANIN
+        )
         if make_up:
             shade = np.array([[0.6, 0.7, 0.6], [0.5, 0.9, 1.1], [0.9, 0.6, 0.35]])[rng.integers(3)]
             coat.absorb(0.5 * np.exp(-((up / 0.006) ** 2)) * (coat.at[:, 1] > coat.marks[upper[0], 1]), shade)
@@ -337,7 +360,9 @@ def beard_density(at: np.ndarray, marks: np.ndarray, kind: str) -> np.ndarray:
 def _beard(coat: _Coat, who, rng, colour: np.ndarray) -> None:
     if who.beard == "none":
         return
-    cover = beard_density(coat.at, coat.marks, who.beard) * (1 - np.clip(1.3 * coat.masks[0], 0, 1)) * (coat.masks[2] < 0.3)
+    cover = (
+        beard_density(coat.at, coat.marks, who.beard) * (1 - np.clip(1.3 * coat.masks[0], 0, 1)) * (coat.masks[2] < 0.3)
+    )
     cover = cover * np.clip(0.95 + 0.15 * _noise(coat.at, 0.012, rng), 0, 1)
     dots = np.clip(0.80 + 0.22 * rng.normal(size=len(cover)), 0, 1.2)
     if who.beard == "shadow":
@@ -417,12 +442,21 @@ def _cloth(coat: _Coat, who, rng) -> None:
     if who.shirt == "stripes":
         colour[np.sin(y / 0.0045 + 0.4) > 0.2] = second
     elif who.shirt == "checks":
-        colour += ((np.sin(x / 0.006) > 0.3)[:, None] * 0.4 + (np.sin(y / 0.006) > 0.3)[:, None] * 0.4) * (second - main)
+        colour += ((np.sin(x / 0.006) > 0.3)[:, None] * 0.4 + (np.sin(y / 0.006) > 0.3)[:, None] * 0.4) * (
+            second - main
+        )
     elif who.shirt == "shirt":
         colour *= np.where(np.abs(np.abs(x) - 0.016) < 0.0012, 0.6, 1)[:, None]
-    folds = 1 + 0.10 * _noise(coat.at, 0.06, rng, (1, 2, 1)) + 0.05 * _noise(coat.at, 0.018, rng, (1, 2, 1)) + 0.03 * _noise(coat.at, 0.004, rng)
+    folds = (
+        1
+        + 0.10 * _noise(coat.at, 0.06, rng, (1, 2, 1))
+        + 0.05 * _noise(coat.at, 0.018, rng, (1, 2, 1))
+        + 0.03 * _noise(coat.at, 0.004, rng)
+    )
     seam = 1 - 0.30 * np.exp(-(((below - 0.017) / 0.0016) ** 2)) - 0.35 * np.exp(-((below / 0.002) ** 2))
-    coat.absorb(0.5 * np.exp(-((np.minimum(below, 0) / 0.012) ** 2)) * (below < 0) * (coat.at[:, 1] < -0.10), _MELANIN * 0.7)
+    coat.absorb(
+        0.5 * np.exp(-((np.minimum(below, 0) / 0.012) ** 2)) * (below < 0) * (coat.at[:, 1] < -0.10), _MELANIN * 0.7
+    )
     coat.blend(cover, np.clip(colour * (folds * seam)[:, None], 0.004, 0.9))
     coat.gloss += cover * (0.18 - coat.gloss)
 
@@ -447,10 +481,14 @@ def paint_eye(who, rng) -> np.ndarray:
     iris = np.array(who.iris) * (1 + 0.35 * spokes * _step(inner, 0.35, 0.6))[..., None]
     iris = iris * (0.75 + 0.65 * np.exp(-(((inner - 0.62) / 0.2) ** 2)))[..., None]
     iris = iris * (1 - 0.75 * _step(inner, 0.80, 1.0))[..., None]
-    white = np.array([0.53, 0.49, 0.465]) * np.array([1, 1 - 0.0012 * max(who.age - 30, 0), 1 - 0.0022 * max(who.age - 30, 0)])
+    white = np.array([0.53, 0.49, 0.465]) * np.array(
+        [1, 1 - 0.0012 * max(who.age - 30, 0), 1 - 0.0022 * max(who.age - 30, 0)]
+    )
     sclera = white * np.exp(-0.55 * _step(angle, 0.6, 1.4)[..., None] * _BLOOD) * (1 - 0.10 * (who.monk > 6))
     veins = np.abs(gaussian_filter1d(gaussian_filter1d(rng.normal(size=(h, w)), 1.0, axis=0), 3.0, axis=1))
-    sclera = sclera * np.exp(-(1.6 * np.maximum(0.05 - veins, 0) / 0.05 * _step(angle, 0.55, 1.2) * 0.25)[..., None] * _BLOOD)
+    sclera = sclera * np.exp(
+        -(1.6 * np.maximum(0.05 - veins, 0) / 0.05 * _step(angle, 0.55, 1.2) * 0.25)[..., None] * _BLOOD
+    )
     sclera = sclera * (1 - 0.35 * _step(y, 0.15, 0.55))[..., None]
     out = sclera + (1 - _step(inner, 0.94, 1.10))[..., None] * (iris - sclera)
     pupil = 1 - _step(inner, 0.36, 0.44)
@@ -463,7 +501,11 @@ def paint_hair(who, rng, colour: np.ndarray) -> np.ndarray:
     style = HAIR_STYLES[who.hair_style]
     drift = gaussian_filter1d(rng.normal(size=(h, 1)), 14, axis=0) * (40 if style.curl > 0.005 else 14)
     fine, broad = rng.normal(size=w), gaussian_filter1d(rng.normal(size=w), 4, mode="wrap") * 3
-    u = (np.arange(w)[None, :] + drift + gaussian_filter1d(gaussian_filter1d(rng.normal(size=(h, w)), 10, axis=0), 8, axis=1) * 60) % w
+    u = (
+        np.arange(w)[None, :]
+        + drift
+        + gaussian_filter1d(gaussian_filter1d(rng.normal(size=(h, w)), 10, axis=0), 8, axis=1) * 60
+    ) % w
     strand = np.interp(u, np.arange(w), 0.6 * gaussian_filter1d(fine, 0.6, mode="wrap") + 0.4 * broad)
     if style.curl > 0.005:
         curls = gaussian_filter1d(gaussian_filter1d(rng.normal(size=(h, w)), 1.2, axis=0), 1.4, axis=1) * 4
@@ -473,8 +515,12 @@ def paint_hair(who, rng, colour: np.ndarray) -> np.ndarray:
     shine = np.interp(colour.mean(), [0.02, 0.1], [0.9, 0.35]) * np.exp(-(((v - 0.38 + 0.03 * strand) / 0.10) ** 2))
     out = colour * (tone * (1 + shine))[..., None]
     tint = gaussian_filter1d(rng.normal(size=w), 1.0, mode="wrap") * 1.9
-    share = _step(np.interp(u, np.arange(w), tint), *(np.interp(who.grey, [0, 1], [2.6, -2.2]) + np.array([-1.2, 1.2])))[..., None]
-    return np.clip(out + share * 0.45 * (np.array([0.30, 0.29, 0.28]) * np.exp(0.2 * strand)[..., None] - out), 0.003, 0.9)
+    share = _step(
+        np.interp(u, np.arange(w), tint), *(np.interp(who.grey, [0, 1], [2.6, -2.2]) + np.array([-1.2, 1.2]))
+    )[..., None]
+    return np.clip(
+        out + share * 0.45 * (np.array([0.30, 0.29, 0.28]) * np.exp(0.2 * strand)[..., None] - out), 0.003, 0.9
+    )
 
 
 def _mouth_tiles(albedo, gloss, model: HeadModel, rng) -> None:
@@ -487,7 +533,7 @@ def _mouth_tiles(albedo, gloss, model: HeadModel, rng) -> None:
     at = _tile("teeth")
     x, ys = model.position[at][..., 0].astype(float), y[at]
     upper = ys > np.median(ys[model.texel_region[at] == REGIONS.index("teeth")])
-    gap = np.exp(-(((x / 0.0078 + 0.5 * ~upper) % 1 - 0.5) / 0.055) ** 2 * (x / 0.0078 != 0))
+    gap = np.exp(-((((x / 0.0078 + 0.5 * ~upper) % 1 - 0.5) / 0.055) ** 2) * (x / 0.0078 != 0))
     ivory = np.array([0.46, 0.41, 0.33]) * rng.uniform(0.85, 1.1)
     albedo[at] = ivory * (1 - 0.45 * gap[..., None])
     gloss[at] = 0.72
@@ -507,7 +553,9 @@ def _skin_coat(who, model: HeadModel) -> tuple[_Coat, np.ndarray]:
     base = skin_albedo(who.monk)
     masks = model.masks[:, drawn] / 255.0
     n = len(at)
-    return _Coat(at, model.texel_region[drawn], masks, np.tile(base, (n, 1)), np.full(n, 0.45), _template_marks(model)), drawn
+    return _Coat(
+        at, model.texel_region[drawn], masks, np.tile(base, (n, 1)), np.full(n, 0.45), _template_marks(model)
+    ), drawn
 
 
 def paint(identity, model: HeadModel) -> tuple[np.ndarray, np.ndarray]:

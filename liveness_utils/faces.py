@@ -27,8 +27,16 @@ from liveness_utils.head_model import (
 )
 
 __all__ = [
-    "EXPRESSION_NAMES", "Face", "HeadModel", "Identity", "build_face", "faces_from_photos",
-    "gaze_weights", "head_model", "landmark_table", "sample_identity",
+    "EXPRESSION_NAMES",
+    "Face",
+    "HeadModel",
+    "Identity",
+    "build_face",
+    "faces_from_photos",
+    "gaze_weights",
+    "head_model",
+    "landmark_table",
+    "sample_identity",
 ]
 
 MAX_GAZE = np.deg2rad([32.0, 24.0])  # horizontal and vertical gaze that an eyeLook weight of 1 stands for
@@ -95,17 +103,34 @@ class Identity:
 
 _MONK_CENTRES = {"african": 8.3, "asian": 4.6, "caucasian": 2.8}
 _HAIR_COLOURS = {  # linear RGB
-    "black": (0.015, 0.012, 0.011), "dark brown": (0.032, 0.019, 0.012), "brown": (0.062, 0.034, 0.018),
-    "light brown": (0.13, 0.075, 0.036), "blond": (0.31, 0.20, 0.095), "red": (0.17, 0.050, 0.018),
+    "black": (0.015, 0.012, 0.011),
+    "dark brown": (0.032, 0.019, 0.012),
+    "brown": (0.062, 0.034, 0.018),
+    "light brown": (0.13, 0.075, 0.036),
+    "blond": (0.31, 0.20, 0.095),
+    "red": (0.17, 0.050, 0.018),
 }
 _IRIS_COLOURS = {
-    "dark brown": (0.030, 0.014, 0.007), "brown": (0.075, 0.034, 0.013), "hazel": (0.13, 0.085, 0.030),
-    "green": (0.12, 0.15, 0.070), "blue": (0.11, 0.19, 0.29), "grey": (0.19, 0.22, 0.24),
+    "dark brown": (0.030, 0.014, 0.007),
+    "brown": (0.075, 0.034, 0.013),
+    "hazel": (0.13, 0.085, 0.030),
+    "green": (0.12, 0.15, 0.070),
+    "blue": (0.11, 0.19, 0.29),
+    "grey": (0.19, 0.22, 0.24),
 }
 _SHIRTS = (
-    (0.777, 0.777, 0.767), (0.0262, 0.0272, 0.0287), (0.0667, 0.0817, 0.132), (0.21, 0.22, 0.23), (0.226, 0.0833, 0.0858),
-    (0.085, 0.14, 0.105), (0.383, 0.318, 0.248), (0.183, 0.273, 0.343), (0.44, 0.265, 0.285), (0.5, 0.44, 0.26),
-    (0.193, 0.143, 0.223), (0.467, 0.517, 0.557),
+    (0.777, 0.777, 0.767),
+    (0.0262, 0.0272, 0.0287),
+    (0.0667, 0.0817, 0.132),
+    (0.21, 0.22, 0.23),
+    (0.226, 0.0833, 0.0858),
+    (0.085, 0.14, 0.105),
+    (0.383, 0.318, 0.248),
+    (0.183, 0.273, 0.343),
+    (0.44, 0.265, 0.285),
+    (0.5, 0.44, 0.26),
+    (0.193, 0.143, 0.223),
+    (0.467, 0.517, 0.557),
 )
 
 
@@ -219,17 +244,32 @@ def sample_identity(rng: np.random.Generator, **fixed) -> Identity:
     style, receding = _hair(rng, age, gender, ancestry)
     shirt, colours = _shirt(rng)
     drawn = {
-        "seed": seed, "monk": monk, "age": age, "gender": gender, "ancestry": ancestry,
-        "muscle": float(rng.beta(1.2, 3)), "weight": float(np.clip(rng.normal(0.5, 0.2), 0, 1)),
-        "shape": _shape_weights(rng, head_model().shape_names), "hair_style": style, "hairline": receding,
+        "seed": seed,
+        "monk": monk,
+        "age": age,
+        "gender": gender,
+        "ancestry": ancestry,
+        "muscle": float(rng.beta(1.2, 3)),
+        "weight": float(np.clip(rng.normal(0.5, 0.2), 0, 1)),
+        "shape": _shape_weights(rng, head_model().shape_names),
+        "hair_style": style,
+        "hairline": receding,
         "hair_colour": _hair_colour(rng, ancestry, monk),
-        "grey": float(np.clip((age - rng.normal(55, 8)) / 22, 0, 1)), "beard": _beard(rng, gender),
-        "brow": float(rng.uniform(0.6, 1.1) + 0.35 * gender), "iris": _iris(rng, ancestry, monk),
+        "grey": float(np.clip((age - rng.normal(55, 8)) / 22, 0, 1)),
+        "beard": _beard(rng, gender),
+        "brow": float(rng.uniform(0.6, 1.1) + 0.35 * gender),
+        "iris": _iris(rng, ancestry, monk),
         "lips": float(rng.uniform(0.35, 0.9) + (0.5 if gender < 0.5 and rng.random() < 0.4 else 0.0)),
         "freckles": float(rng.random() < 0.25) * float(rng.uniform(0.2, 1)) * max(0.0, 1 - (monk - 1) / 6),
-        "moles": int(rng.poisson(1.5)), "oil": float(rng.beta(2, 2.5)), "shirt": shirt, "shirt_colours": colours,
+        "moles": int(rng.poisson(1.5)),
+        "oil": float(rng.beta(2, 2.5)),
+        "shirt": shirt,
+        "shirt_colours": colours,
         "glasses": _choice(rng, {"none": 85, "round": 5, "square": 6, "wide": 4}),
-        "glasses_colour": tuple(float(x) for x in rng.choice([(0.012, 0.012, 0.013), (0.05, 0.022, 0.010), (0.3, 0.28, 0.26), (0.02, 0.03, 0.08)])),
+        "glasses_colour": tuple(
+            float(x)
+            for x in rng.choice([(0.012, 0.012, 0.013), (0.05, 0.022, 0.010), (0.3, 0.28, 0.26), (0.02, 0.03, 0.08)])
+        ),
     }
     return Identity(**(drawn | fixed))
 
@@ -349,7 +389,11 @@ def _tube(path: np.ndarray, radius: float, closed: bool, sides: int = 6) -> tupl
     return vertices, triangles[:, [0, 2, 1]]
 
 
-_FRAMES = {"round": (0.0225, 0.0215, 2.0, 0.0011), "square": (0.0255, 0.0185, 3.6, 0.0017), "wide": (0.0275, 0.0200, 2.7, 0.0022)}
+_FRAMES = {
+    "round": (0.0225, 0.0215, 2.0, 0.0011),
+    "square": (0.0255, 0.0185, 3.6, 0.0017),
+    "wide": (0.0275, 0.0200, 2.7, 0.0022),
+}
 
 
 def _glasses(kind: str, skin: np.ndarray, eyes: np.ndarray, ear_x: float) -> tuple[np.ndarray, np.ndarray]:
@@ -358,7 +402,9 @@ def _glasses(kind: str, skin: np.ndarray, eyes: np.ndarray, ear_x: float) -> tup
     half_w, half_h = half_w * 1.04, half_h * 1.04
     turn = 2 * np.pi * np.arange(36) / 36
     c, s = np.cos(turn), np.sin(turn)
-    outline = np.stack([half_w * np.sign(c) * np.abs(c) ** (2 / power), half_h * np.sign(s) * np.abs(s) ** (2 / power)], 1)
+    outline = np.stack(
+        [half_w * np.sign(c) * np.abs(c) ** (2 / power), half_h * np.sign(s) * np.abs(s) ** (2 / power)], 1
+    )
     parts = []
     z0 = _clear_depth(skin, eyes, half_w, half_h) + 0.002
     for centre in eyes:
@@ -369,7 +415,9 @@ def _glasses(kind: str, skin: np.ndarray, eyes: np.ndarray, ear_x: float) -> tup
     t = np.linspace(-1, 1, 9)
     parts.append(_tube(np.stack([t * inner, 0.003 + 0.003 * (1 - t**2), z0 + 0.002 * (1 - t**2)], 1), wire, False))
     for side in (1, -1):
-        start = np.array([side * (abs(eyes[0][0]) + 0.002 + half_w), 0.004, z0 - 2.2 * (abs(eyes[0][0]) + half_w - 0.03) ** 2])
+        start = np.array(
+            [side * (abs(eyes[0][0]) + 0.002 + half_w), 0.004, z0 - 2.2 * (abs(eyes[0][0]) + half_w - 0.03) ** 2]
+        )
         bow = np.array([[side * ear_x, 0.006, start[2] - 0.025], [side * ear_x, 0.004, -0.105]])
         corner = np.linspace(start, bow[0], 4)[:-1]
         parts.append(_tube(np.concatenate([corner, np.linspace(bow[0], bow[1], 5)]), wire, False))
@@ -402,8 +450,14 @@ def gaze_weights(gaze: np.ndarray) -> np.ndarray:
     right, up = np.clip(np.asarray(gaze, float) / MAX_GAZE, -1, 1)
     out = np.zeros(len(EXPRESSION_NAMES), np.float32)
     for name, value in (
-        ("eyeLookOutLeft", right), ("eyeLookInRight", right), ("eyeLookInLeft", -right), ("eyeLookOutRight", -right),
-        ("eyeLookUpLeft", up), ("eyeLookUpRight", up), ("eyeLookDownLeft", -up), ("eyeLookDownRight", -up),
+        ("eyeLookOutLeft", right),
+        ("eyeLookInRight", right),
+        ("eyeLookInLeft", -right),
+        ("eyeLookOutRight", -right),
+        ("eyeLookUpLeft", up),
+        ("eyeLookUpRight", up),
+        ("eyeLookDownLeft", -up),
+        ("eyeLookDownRight", -up),
     ):
         out[_INDEX[name]] = max(value, 0)
     return out
@@ -560,9 +614,23 @@ def _face(identity, model, points, centres, radii, extras, albedo, gloss) -> Fac
     occlusion[:base] = model.point_occlusion[model.split]
     rigid = neutral[base:]
     return Face(
-        identity=identity, neutral=neutral, triangles=np.concatenate(triangles), uv=np.concatenate(uv),
-        albedo=albedo, gloss=gloss, occlusion=occlusion, weld=np.concatenate(weld), region=np.concatenate(region),
-        eye_centres=centres, eye_radii=radii, _points=points, _actions=_actions(model), _split=model.split, _rigid=rigid, _lids=model.lid_points, _eyeballs=model.eyeballs,
+        identity=identity,
+        neutral=neutral,
+        triangles=np.concatenate(triangles),
+        uv=np.concatenate(uv),
+        albedo=albedo,
+        gloss=gloss,
+        occlusion=occlusion,
+        weld=np.concatenate(weld),
+        region=np.concatenate(region),
+        eye_centres=centres,
+        eye_radii=radii,
+        _points=points,
+        _actions=_actions(model),
+        _split=model.split,
+        _rigid=rigid,
+        _lids=model.lid_points,
+        _eyeballs=model.eyeballs,
     )
 
 

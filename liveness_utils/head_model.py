@@ -404,7 +404,14 @@ def _hair_hits(points: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, n
 # ------------------------------------------------------------------ bases
 
 
-_POSITIVE = {"incr": "decr", "up": "down", "out": "in", "forward": "backward", "convex": "concave", "uncompress": "compress"}
+_POSITIVE = {
+    "incr": "decr",
+    "up": "down",
+    "out": "in",
+    "forward": "backward",
+    "convex": "concave",
+    "uncompress": "compress",
+}
 _LOCAL = ("head", "forehead", "eyebrows", "eyes", "nose", "mouth", "ears", "chin", "cheek", "neck")
 _NECK = ("neck-double", "neck-scale-horiz", "neck-scale-depth", "measure-neck-circ")
 
@@ -427,7 +434,10 @@ def _phenotype_files(data: Path) -> dict[str, Path]:
     names = [f"{a}-{g}-{o}" for a in ANCESTRIES for g in ("female", "male") for o in ("young", "old")]
     names += [
         f"universal-{g}-{o}-{m}-{w}"
-        for g in ("female", "male") for o in ("young", "old") for m in MUSCLES for w in WEIGHTS
+        for g in ("female", "male")
+        for o in ("young", "old")
+        for m in MUSCLES
+        for w in WEIGHTS
     ]
     return {name: root / f"{name}.target.gz" for name in names}
 
@@ -447,7 +457,11 @@ def phenotype_weights(names, age: float, gender: float, ancestry, muscle: float,
     trait = {"young": 1 - old, "old": old, "female": 1 - gender, "male": gender, "universal": 1.0}
     trait |= dict(zip(ANCESTRIES, ancestry, strict=True))
     trait |= {"averagemuscle": 1 - muscle, "maxmuscle": muscle}
-    trait |= {"minweight": max(1 - 2 * weight, 0), "maxweight": max(2 * weight - 1, 0), "averageweight": 1 - abs(2 * weight - 1)}
+    trait |= {
+        "minweight": max(1 - 2 * weight, 0),
+        "maxweight": max(2 * weight - 1, 0),
+        "averageweight": 1 - abs(2 * weight - 1),
+    }
     return np.array([np.prod([trait[part] for part in str(n).split("-")]) for n in names], np.float32)
 
 
@@ -483,18 +497,35 @@ def build_head_model() -> HeadModel:
     phenotype = np.stack([_read_target(p, lookup, n) for p in macros.values()])
     shape = np.stack([_read_target(p, lookup, n) for p in shapes.values()])
     folder = data / "faceunits01/targets/faceunits"
-    action = np.stack([
-        np.zeros((n, 3), np.float32) if name == "_neutral" else _read_target(folder / f"{name}.target", lookup, n)
-        for name in EXPRESSION_NAMES
-    ])
+    action = np.stack(
+        [
+            np.zeros((n, 3), np.float32) if name == "_neutral" else _read_target(folder / f"{name}.target", lookup, n)
+            for name in EXPRESSION_NAMES
+        ]
+    )
     base = 0.1 * raw[used]
     eyes = np.stack([lookup[np.unique(part[side][:, :, 0])] for side in ("l-eye", "r-eye")])
     template = _mean_adult(base, phenotype, list(macros))
     origin = 0.5 * (fit_sphere(template[eyes[0]])[0] + fit_sphere(template[eyes[1]])[0])
-    return _assemble(data, template - origin, base - origin, phenotype, list(macros), shape, list(shapes), action, eyes, part, lookup, coords)
+    return _assemble(
+        data,
+        template - origin,
+        base - origin,
+        phenotype,
+        list(macros),
+        shape,
+        list(shapes),
+        action,
+        eyes,
+        part,
+        lookup,
+        coords,
+    )
 
 
-def _assemble(data, template, base, phenotype, macro_names, shape, shape_names, action, eyes, part, lookup, coords) -> HeadModel:
+def _assemble(
+    data, template, base, phenotype, macro_names, shape, shape_names, action, eyes, part, lookup, coords
+) -> HeadModel:
     tri, source, region = [], [], []
     for name in ("body", "upper-teeth", "lower-teeth", "tongue"):
         t = _triangles(part[name])
@@ -518,7 +549,9 @@ def _assemble(data, template, base, phenotype, macro_names, shape, shape_names, 
 
     split, faces, uv = _split(triangles, regions, chart_uv)
     drawn = regions != REGIONS.index("eye")
-    position, at, owner, fill, ids, bary = _texels(uv[faces[drawn]], triangles[drawn], points, source[drawn], regions[drawn])
+    position, at, owner, fill, ids, bary = _texels(
+        uv[faces[drawn]], triangles[drawn], points, source[drawn], regions[drawn]
+    )
     shade = np.ones(ids.shape)
     hit = ids >= 0
     shade[hit] = (bary[hit] * occlusion[skin[ids[hit]]]).sum(1)
@@ -526,14 +559,29 @@ def _assemble(data, template, base, phenotype, macro_names, shape, shape_names, 
     hair_hits, hair_bary = _hair_hits(template, skin[head])
     moved = np.flatnonzero((np.abs(action) > 1e-6).any((0, 2)))
     return HeadModel(
-        template=points.astype(np.float32), split=split, uv=uv, triangles=faces, region=regions,
-        base=base.astype(np.float32), phenotype=phenotype, phenotype_names=np.array(macro_names),
-        shape=shape.astype(np.float16), shape_names=np.array(shape_names),
-        expression=action[:, moved], expression_points=moved.astype(np.int32),
-        eye_points=eyes.astype(np.int32), lid_points=_lid_points(template, eyes, skin[head]), eyeballs=eyeballs.astype(np.int32),
-        hair_hits=skin[head][hair_hits].astype(np.int32), hair_bary=hair_bary,
-        position=position.astype(np.float16), source_uv=at.astype(np.float16), texel_region=owner, texel_fill=fill,
-        occlusion=shade.astype(np.float16), masks=_masks(data, at, owner),
+        template=points.astype(np.float32),
+        split=split,
+        uv=uv,
+        triangles=faces,
+        region=regions,
+        base=base.astype(np.float32),
+        phenotype=phenotype,
+        phenotype_names=np.array(macro_names),
+        shape=shape.astype(np.float16),
+        shape_names=np.array(shape_names),
+        expression=action[:, moved],
+        expression_points=moved.astype(np.int32),
+        eye_points=eyes.astype(np.int32),
+        lid_points=_lid_points(template, eyes, skin[head]),
+        eyeballs=eyeballs.astype(np.int32),
+        hair_hits=skin[head][hair_hits].astype(np.int32),
+        hair_bary=hair_bary,
+        position=position.astype(np.float16),
+        source_uv=at.astype(np.float16),
+        texel_region=owner,
+        texel_fill=fill,
+        occlusion=shade.astype(np.float16),
+        masks=_masks(data, at, owner),
         point_occlusion=np.r_[occlusion, np.full(len(points) - len(occlusion), 0.75)].astype(np.float32),
     )
 

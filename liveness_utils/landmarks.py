@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 
 MODEL_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
 MODEL_URL = (
-    "https://storage.googleapis.com/mediapipe-models/face_landmarker/"
-    "face_landmarker/float16/1/face_landmarker.task"
+    "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task"
 )
 N_POINTS = 478
 N_MESH = 468  # the last ten of the 478 points are the two irises
@@ -311,9 +310,7 @@ def camera_head_pose(matrix: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:
     return pose
 
 
-def pnp_pose(
-    points: np.ndarray, intrinsics: Intrinsics, indices: Sequence[int] = RIGID_POINTS
-) -> np.ndarray:
+def pnp_pose(points: np.ndarray, intrinsics: Intrinsics, indices: Sequence[int] = RIGID_POINTS) -> np.ndarray:
     """Estimate the head pose by perspective-n-point on the canonical face.
 
     Args:
@@ -422,9 +419,7 @@ class Landmarker:
         LandmarkError: mediapipe or its model file is missing.
     """
 
-    def __init__(
-        self, num_faces: int = 1, running_mode: str = "video", min_confidence: float = 0.5
-    ) -> None:
+    def __init__(self, num_faces: int = 1, running_mode: str = "video", min_confidence: float = 0.5) -> None:
         if running_mode not in ("video", "image"):
             raise LandmarkError(f'Unknown running mode {running_mode!r}: "video" or "image".')
         self.num_faces, self.running_mode = num_faces, running_mode
@@ -478,15 +473,11 @@ class Landmarker:
 
     def _image(self, rgb: np.ndarray) -> Any:
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
-            raise LandmarkError(
-                f"A frame must be (H, W, 3) uint8 RGB, not {rgb.shape} {rgb.dtype}: convert it."
-            )
+            raise LandmarkError(f"A frame must be (H, W, 3) uint8 RGB, not {rgb.shape} {rgb.dtype}: convert it.")
         format_ = self._mediapipe.ImageFormat.SRGB
         return self._mediapipe.Image(image_format=format_, data=np.ascontiguousarray(rgb))
 
-    def detect(
-        self, rgb: np.ndarray, t: float = 0.0, intrinsics: Intrinsics | None = None
-    ) -> list[FaceObservation]:
+    def detect(self, rgb: np.ndarray, t: float = 0.0, intrinsics: Intrinsics | None = None) -> list[FaceObservation]:
         """Find faces in one frame.
 
         Args:
@@ -514,9 +505,7 @@ class Landmarker:
         return len(self._counter.detect(self._image(rgb)).face_landmarks)
 
 
-def _observations(
-    result: Any, width: int, height: int, intrinsics: Intrinsics | None
-) -> list[FaceObservation]:
+def _observations(result: Any, width: int, height: int, intrinsics: Intrinsics | None) -> list[FaceObservation]:
     camera = intrinsics or assumed_intrinsics(width, height)
     size = np.array([width, height, width], np.float32)
     faces = []
@@ -592,9 +581,7 @@ def _track(clip: Clip, landmarker: Landmarker) -> Track:
     return make_track(clip.t, [face for face, _ in seen], [count for _, count in seen])
 
 
-def make_track(
-    t: np.ndarray, faces: Sequence[FaceObservation | None], n_faces: Sequence[int]
-) -> Track:
+def make_track(t: np.ndarray, faces: Sequence[FaceObservation | None], n_faces: Sequence[int]) -> Track:
     """Stack observations of successive frames into a `Track`, NaN where there is none."""
     n = len(t)
     points = np.full((n, N_POINTS, 3), np.nan, np.float32)
@@ -744,9 +731,7 @@ def crop_square(box: np.ndarray, margin: float = 1.7) -> tuple[float, float, flo
     return x + 0.5 * width, y + 0.5 * height, margin * max(width, height)
 
 
-def face_crop(
-    frame: np.ndarray, box: np.ndarray | None, size: int = 112, margin: float = 1.7
-) -> np.ndarray:
+def face_crop(frame: np.ndarray, box: np.ndarray | None, size: int = 112, margin: float = 1.7) -> np.ndarray:
     """Cut a square around the face and scale it.
 
     What lies outside the frame is mirrored at its border: a constant would tell how near the

@@ -129,9 +129,7 @@ def make_trajectory(
     )
 
 
-def static_trajectory(
-    T_world_body: np.ndarray | None = None, *, start: float = -1.0, stop: float = 4.0
-) -> Trajectory:
+def static_trajectory(T_world_body: np.ndarray | None = None, *, start: float = -1.0, stop: float = 4.0) -> Trajectory:
     """A body that does not move.
 
     Example:
@@ -149,9 +147,7 @@ def moved_trajectory(trajectory: Trajectory, arm: np.ndarray) -> Trajectory:
     count = max(6, round((trajectory.stop - trajectory.start) * _KNOT_RATE) + 1)
     t = np.linspace(trajectory.start, trajectory.stop, count)
     T = trajectory.pose(t)
-    return replace(
-        trajectory, position=make_interp_spline(t, T[:, :3, 3] + T[:, :3, :3] @ arm, k=5)
-    )
+    return replace(trajectory, position=make_interp_spline(t, T[:, :3, 3] + T[:, :3, :3] @ arm, k=5))
 
 
 # --------------------------------------------------------------------------------------- ingredients
@@ -230,9 +226,7 @@ _HANDS = {
 }
 
 
-def _shake(
-    rng: np.random.Generator, t: np.ndarray, hand: HandMotion
-) -> tuple[np.ndarray, np.ndarray]:
+def _shake(rng: np.random.Generator, t: np.ndarray, hand: HandMotion) -> tuple[np.ndarray, np.ndarray]:
     """Involuntary translation (N, 3) m and rotation (N, 3) rad of a held thing."""
     level = float(np.exp(rng.normal(0.0, 0.35)))
     centre = rng.uniform(7.5, 11.0)
@@ -428,9 +422,7 @@ def _head_rotation(angles: np.ndarray) -> np.ndarray:
     return Rotation.from_euler("YXZ", angles * [1.0, -1.0, 1.0]).as_matrix()
 
 
-def _own_head_angles(
-    rng: np.random.Generator, t: np.ndarray, kind: str, duration: float
-) -> np.ndarray:
+def _own_head_angles(rng: np.random.Generator, t: np.ndarray, kind: str, duration: float) -> np.ndarray:
     angles = _noise(rng, t, math.radians(0.9) * np.exp(rng.normal(0.0, 0.4)), 0.1, 2.0, -1.0)
     angles += np.radians(rng.normal(0.0, [3.0, 3.0, 3.0]))
     if kind == "calm":
@@ -502,9 +494,7 @@ def _there_and_back(rng: np.random.Generator, t: np.ndarray, duration: float) ->
     return rng.choice([-1.0, 1.0]) * path
 
 
-def viewing_direction_change(
-    T_world_camera: np.ndarray, T_world_head: np.ndarray, *, frame: str = "world"
-) -> float:
+def viewing_direction_change(T_world_camera: np.ndarray, T_world_head: np.ndarray, *, frame: str = "world") -> float:
     """Largest angle between any two directions from the face to the camera, in degrees.
 
     Args:
@@ -585,9 +575,7 @@ def expression_timeline(
     return Expressions(np.clip(stacked, 0.0, 1.0).astype(np.float32), blinks)
 
 
-def lid_profile(
-    t: np.ndarray, start: float, closing: float, closed: float, opening: float
-) -> np.ndarray:
+def lid_profile(t: np.ndarray, start: float, closing: float, closed: float, opening: float) -> np.ndarray:
     """Lid closure 0…1 of one blink: a fast way down, a short rest, a slow way up with a tail.
 
     Source:
@@ -633,9 +621,7 @@ def _close_lids(
         weights[f"browDown{side}"] = weights[f"browDown{side}"] + 0.08 * lid
 
 
-def _add_resting_tone(
-    rng: np.random.Generator, t: np.ndarray, weights: dict[str, np.ndarray]
-) -> None:
+def _add_resting_tone(rng: np.random.Generator, t: np.ndarray, weights: dict[str, np.ndarray]) -> None:
     """A relaxed face is not the zero of the model: a constant trace, and slow change."""
     pairs = ("eyeBlink", "eyeSquint", "mouthSmile", "mouthPress", "mouthFrown", "browDown")
     for name in pairs:
@@ -705,9 +691,7 @@ def _raise(weights: dict[str, np.ndarray], name: str, value: np.ndarray) -> None
         weights[full] = weights[full] + value
 
 
-def gaze_timeline(
-    rng: np.random.Generator, t: np.ndarray, target: np.ndarray | None = None
-) -> np.ndarray:
+def gaze_timeline(rng: np.random.Generator, t: np.ndarray, target: np.ndarray | None = None) -> np.ndarray:
     """Gaze in the head frame: fixations, saccades between them, drift and microsaccades.
 
     Args:
@@ -743,9 +727,7 @@ def gaze_target(T_world_head: np.ndarray, T_world_camera: np.ndarray) -> np.ndar
 
     Eyes that rest on the phone counter-rotate against the head (vestibulo-ocular reflex).
     """
-    towards = np.einsum(
-        "nji,nj->ni", T_world_head[:, :3, :3], T_world_camera[:, :3, 3] - T_world_head[:, :3, 3]
-    )
+    towards = np.einsum("nji,nj->ni", T_world_head[:, :3, :3], T_world_camera[:, :3, 3] - T_world_head[:, :3, 3])
     yaw = np.arctan2(towards[:, 0], towards[:, 2])
     pitch = np.arctan2(towards[:, 1], np.hypot(towards[:, 0], towards[:, 2]))
     return np.stack([yaw, pitch], axis=1)
@@ -864,9 +846,7 @@ def imu_from_trajectory(
     return Imu(_stamped(t + offset, profile, rng), accel, gyro)
 
 
-def _filtered(
-    trajectory: Trajectory, t: np.ndarray, bandwidth: float, facing: str
-) -> tuple[np.ndarray, np.ndarray]:
+def _filtered(trajectory: Trajectory, t: np.ndarray, bandwidth: float, facing: str) -> tuple[np.ndarray, np.ndarray]:
     """True signals through a second-order low-pass, evaluated at t; bandwidth 0: unfiltered."""
     if bandwidth <= 0:
         return specific_force_and_rate(trajectory, t, facing)
@@ -921,18 +901,14 @@ def apply_imu_errors(
     accel += _sensor_noise(
         rng, len(accel), dt, profile.accel_noise, profile.accel_instability, profile.accel_random_walk
     )
-    gyro += _sensor_noise(
-        rng, len(gyro), dt, profile.gyro_noise, profile.gyro_instability, profile.gyro_random_walk
-    )
+    gyro += _sensor_noise(rng, len(gyro), dt, profile.gyro_noise, profile.gyro_instability, profile.gyro_random_walk)
     return (
         _digitised(accel, profile.accel_range, profile.accel_step),
         _digitised(gyro, profile.gyro_range, profile.gyro_step),
     )
 
 
-def _sensor_noise(
-    rng: np.random.Generator, n: int, dt: float, density: float, floor: float, walk: float
-) -> np.ndarray:
+def _sensor_noise(rng: np.random.Generator, n: int, dt: float, density: float, floor: float, walk: float) -> np.ndarray:
     noise = rng.normal(0.0, density * math.sqrt(0.5 / dt), (n, 3))
     noise += _flicker(rng, n, dt, floor)
     return noise + np.cumsum(rng.normal(0.0, walk * math.sqrt(dt), (n, 3)), axis=0)

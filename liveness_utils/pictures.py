@@ -24,14 +24,16 @@ from liveness_utils.config import write_json
 from liveness_utils.devices import DEVICES, DeviceProfile
 from liveness_utils.instruments import INSTRUMENTS_PER_SPECIES, SPECIES
 from liveness_utils.landmarks import face_box, face_crop
-from liveness_utils.simulate import GENERATOR_VERSION, LIGHT_KINDS, MOTION_MIX, POOLS, ClipSpec, still
+from liveness_utils.simulate import GENERATOR_VERSION, LIGHT_KINDS, MOTION_MIX, POOLS, ClipSpec, scene_for, still
 
 VERSION = 1
-# How many of 32 pictures show what; a replayed video's picture is that of a still, an injection's that of a face.
-MIX = {"bona_fide": 8, "flat_print": 3, "bent_print": 3, "eye_hole_print": 3, "still_replay": 4, "rigid_mask": 5, "soft_mask": 6}  # fmt: skip
-PEOPLE = 4  # of a group of 32 pictures, in two rooms
+# How many of 64 pictures show what; a replayed video's picture is that of a still, an injection's that of a face.
+# Masks come most often: they are the hardest to tell.
+MIX = {"bona_fide": 16, "flat_print": 6, "bent_print": 6, "eye_hole_print": 6, "still_replay": 8, "rigid_mask": 10, "soft_mask": 12}  # fmt: skip
+PEOPLE, ROOMS = 4, 4  # of a group of 64 pictures
 _FIRST = 100_000  # people, scenes and pictures are numbered from here: clips have lower numbers
 _ARRAYS = ("crops", "depth", "species")
+_GROUPS_A_TASK = 6
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Pictures:
 
 
 def plan(count: int, seed: int = 0) -> list[list[ClipSpec]]:
-    """Decide `count` pictures, in groups of at most 32 that share people and rooms.
+    """Decide `count` pictures, in groups of at most 64 that share people and rooms.
 
     >>> sum(len(group) for group in plan(40, 0))
     40
@@ -61,16 +63,19 @@ def plan(count: int, seed: int = 0) -> list[list[ClipSpec]]:
 
 
 def _group(number: int, count: int, seed: int) -> list[ClipSpec]:
+    size = sum(MIX.values())
     rng = np.random.default_rng([seed, 7013, number])
     people = _FIRST + PEOPLE * number + np.arange(PEOPLE)
-    rooms = [(_FIRST + 2 * number + k, str(rng.choice(LIGHT_KINDS))) for k in range(2)]
+    first, lights = _FIRST + 32 * number, rng.choice(LIGHT_KINDS, ROOMS, replace=False)
+    rooms = [(scene_for((first, first + 32), str(light), rng), str(light)) for light in lights]
     shown = rng.permutation([species for species, n in MIX.items() for _ in range(n)])[:count]
-    return [_spec(_FIRST + number * 32 + k, str(s), people, rooms, seed, rng) for k, s in enumerate(shown)]
+    made = [_spec(_FIRST + number * size + k, str(s), people, rooms, seed, rng) for k, s in enumerate(shown)]
+    return sorted(made, key=lambda spec: spec.scene)  # a room is built once
 
 
 def _spec(number: int, species: str, people: np.ndarray, rooms: list, seed: int, rng: np.random.Generator) -> ClipSpec:
     subject, other = (int(p) for p in rng.choice(people, 2, replace=False))
-    (scene, light), (capture_scene, capture_light) = (rooms[j] for j in rng.permutation(2))
+    (scene, light), (capture_scene, capture_light) = (rooms[j] for j in rng.permutation(ROOMS)[:2])
     device, capture = (str(d) for d in rng.choice(POOLS["train"]["devices"], 2, replace=False))
     return ClipSpec(
         clip_id=clip_id_for("picture", seed, number), number=number, seed=seed, split="train", control=False,
@@ -123,10 +128,15 @@ def _through_codec(frames: np.ndarray, camera: DeviceProfile) -> np.ndarray:
         return read_video(path)[0]
 
 
-def _make_group(specs: Sequence[ClipSpec]) -> tuple[list[np.ndarray], list[np.ndarray], list[int]]:
-    made = [picture(spec) for spec in sorted(specs, key=lambda s: s.scene)]
-    order = [SPECIES.index(s.species) for s in sorted(specs, key=lambda s: s.scene)]
-    return [m[0] for m in made], [m[1] for m in made], order
+def _make(specs: Sequence[ClipSpec]) -> dict[str, np.ndarray]:
+    """Arrays of some pictures, in their order."""
+    made = [picture(spec) for spec in specs]
+    kinds = [SPECIES.index(spec.species) for spec in specs]
+    return {
+        "crops": np.array([m[0] for m in made]),
+        "depth": np.array([m[1] for m in made]),
+        "species": np.array(kinds),
+    }
 
 
 def prepare(out_dir: str | os.PathLike, count: int, *, seed: int = 0, workers: int = 2, progress: bool = True) -> Path:
@@ -149,11 +159,12 @@ def prepare(out_dir: str | os.PathLike, count: int, *, seed: int = 0, workers: i
     out.mkdir(parents=True, exist_ok=True)
     (out / "index.json").unlink(missing_ok=True)
     groups = plan(count, seed)
-    jobs = (delayed(_make_group)(group) for group in groups)
-    made = Parallel(n_jobs=workers, return_as="generator")(jobs)
-    parts = list(tqdm(made, total=len(groups), desc="pictures", unit="group", disable=not progress))
-    for k, name in enumerate(_ARRAYS):
-        np.save(out / f"{name}.npy", np.array([row for part in parts for row in part[k]]))
+    # Long tasks: a worker whose caches have grown is replaced after a task, and a new one compiles first.
+    tasks = [sum(groups[k : k + _GROUPS_A_TASK], []) for k in range(0, len(groups), _GROUPS_A_TASK)]
+    made = Parallel(n_jobs=workers, return_as="generator")(delayed(_make)(task) for task in tasks)
+    parts = list(tqdm(made, total=len(tasks), desc="pictures", unit="task", disable=not progress))
+    for name in _ARRAYS:
+        np.save(out / f"{name}.npy", np.concatenate([part[name] for part in parts]))
     write_json(out / "index.json", mark)
     return out
 

@@ -71,18 +71,26 @@ LIGHTS: dict[str, LightKind] = {
     "tungsten": LightKind(
         (100, 280), (2600, 3000), (0.4, 0.6), (10, 60), (25, 60), (0.2, 0.5), (0.5, 0.9), (2600, 3200)
     ),
-    "one_sided": LightKind((150, 900), (3500, 6000), (0.12, 0.22), (65, 90), (5, 30), (0.2, 0.5), (0.3, 0.6), (4000, 6500)),
+    "one_sided": LightKind(
+        (150, 900), (3500, 6000), (0.12, 0.22), (65, 90), (5, 30), (0.2, 0.5), (0.3, 0.6), (4000, 6500)
+    ),
     "backlit": LightKind(
         (150, 600), (5500, 6500), (0.55, 0.75), (130, 165), (15, 45), (0.3, 0.6), (1.6, 2.6), (5500, 7000)
     ),
     "dim": LightKind((12, 45), (2700, 4000), (0.5, 0.7), (10, 70), (20, 60), (0.3, 0.6), (0.5, 0.9), (2800, 4200)),
-    "screen_lit": LightKind((15, 60), (6500, 8500), (0.2, 0.35), (0, 15), (-25, 0), (0.5, 0.8), (0.15, 0.3), (3000, 5000)),
+    "screen_lit": LightKind(
+        (15, 60), (6500, 8500), (0.2, 0.35), (0, 15), (-25, 0), (0.5, 0.8), (0.15, 0.3), (3000, 5000)
+    ),
     "street_night": LightKind(
         (8, 30), (2000, 4200), (0.3, 0.45), (20, 80), (45, 75), (0.05, 0.15), (0.4, 0.8), (2200, 4500)
     ),
     "mixed": LightKind((200, 900), (5500, 6800), (0.35, 0.5), (35, 80), (10, 35), (0.3, 0.6), (0.6, 1.0), (2700, 3300)),
-    "overhead": LightKind((200, 700), (3000, 5000), (0.25, 0.4), (0, 40), (65, 85), (0.1, 0.3), (0.7, 1.1), (3500, 5500)),
-    "ring_light": LightKind((250, 800), (4200, 6000), (0.15, 0.3), (0, 8), (-5, 10), (0.3, 0.5), (0.2, 0.5), (3000, 5500)),
+    "overhead": LightKind(
+        (200, 700), (3000, 5000), (0.25, 0.4), (0, 40), (65, 85), (0.1, 0.3), (0.7, 1.1), (3500, 5500)
+    ),
+    "ring_light": LightKind(
+        (250, 800), (4200, 6000), (0.15, 0.3), (0, 8), (-5, 10), (0.3, 0.5), (0.2, 0.5), (3000, 5500)
+    ),
     "golden_hour": LightKind(
         (1500, 8000), (2800, 3800), (0.3, 0.45), (30, 80), (6, 18), (0.04, 0.1), (0.6, 1.1), (6500, 9000)
     ),
@@ -114,9 +122,7 @@ def lighting(kind: str, rng: np.random.Generator) -> Lighting:
     share = rng.uniform(*k.ambient)
     azimuth = np.radians(rng.uniform(*k.azimuth)) * rng.choice([-1, 1])
     elevation = np.radians(rng.uniform(*k.elevation))
-    towards = np.array(
-        [np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation)]
-    )
+    towards = np.array([np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation)])
     key = (1.0 - share) / max(towards[2], 0.45) * black_body(cct)
     tilt = rng.uniform(0.15, 0.45)
     sky, ground = share * (1 + tilt) * black_body(fill), share * (1 - tilt) * black_body(fill) * (1.03, 1.0, 0.94)
@@ -234,7 +240,9 @@ def _picture(rng, h, w):
 def _door(rng, h, w):
     out = _clouded(rng, h, w, _tone(rng, 0.15, 0.8, 0.15), 0.02)
     for y0, y1 in ((0.08, 0.45), (0.55, 0.94)):
-        cv2.rectangle(out, (w // 6, int(h * y0)), (5 * w // 6, int(h * y1)), tuple(float(c) * 0.7 for c in out[0, 0]), 2)
+        cv2.rectangle(
+            out, (w // 6, int(h * y0)), (5 * w // 6, int(h * y1)), tuple(float(c) * 0.7 for c in out[0, 0]), 2
+        )
     cv2.circle(out, (w - 7, h // 2), 3, (0.5, 0.45, 0.3), -1)
     return out
 
@@ -443,9 +451,18 @@ def _shell(box: _Box, spec: RoomKind, rng: np.random.Generator) -> list[Rect]:
     sky = spec.outdoors or back is _window
     rects = [
         Rect((box.left, box.top, box.back), (width, 0, 0), (0, -height, 0), _paint(rng, back, width, height), sky),
-        Rect((box.left, box.top, box.front), (0, 0, -length), (0, -height, 0), _paint(rng, side, length, height)[..., :3]),
-        Rect((box.right, box.top, box.back), (0, 0, length), (0, -height, 0), _paint(rng, side, length, height)[..., :3]),
-        Rect((box.left, box.floor, box.back), (width, 0, 0), (0, 0, length), _paint(rng, _ground if spec.outdoors else _floor, width, length)),
+        Rect(
+            (box.left, box.top, box.front), (0, 0, -length), (0, -height, 0), _paint(rng, side, length, height)[..., :3]
+        ),
+        Rect(
+            (box.right, box.top, box.back), (0, 0, length), (0, -height, 0), _paint(rng, side, length, height)[..., :3]
+        ),
+        Rect(
+            (box.left, box.floor, box.back),
+            (width, 0, 0),
+            (0, 0, length),
+            _paint(rng, _ground if spec.outdoors else _floor, width, length),
+        ),
     ]
     ceiling = _sky if spec.outdoors else _plaster
     rects.append(

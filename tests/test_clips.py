@@ -178,9 +178,7 @@ def test_what_is_no_video_is_refused(tmp_path):
 def test_a_file_whose_pixels_are_cut_off_is_refused(tmp_path):
     path = clips.write_video(tmp_path / "a.mp4", _picture(40), _times(40))
     moved = tmp_path / "b.mp4"
-    with av.open(str(path)) as source, av.open(
-        str(moved), "w", options={"movflags": "+faststart"}
-    ) as target:
+    with av.open(str(path)) as source, av.open(str(moved), "w", options={"movflags": "+faststart"}) as target:
         stream = target.add_stream_from_template(source.streams.video[0])
         for packet in source.demux(source.streams.video[0]):
             if packet.dts is not None:
@@ -306,9 +304,7 @@ def test_ios_reads_gravity_with_the_other_sign():
         ("ios_coremotion", "g"): -flat / 9.80665,
     }
     for (platform, unit), accel in as_reported.items():
-        imu = clips.normalise_imu(
-            Imu(np.zeros(1), accel, np.ones((1, 3))), platform=platform, accel_unit=unit
-        )
+        imu = clips.normalise_imu(Imu(np.zeros(1), accel, np.ones((1, 3))), platform=platform, accel_unit=unit)
         np.testing.assert_allclose(imu.accel, flat, rtol=1e-6)
         np.testing.assert_allclose(imu.gyro, np.ones((1, 3)))
 

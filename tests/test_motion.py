@@ -52,9 +52,7 @@ def test_analytic_rate_and_acceleration_are_the_derivatives_of_the_pose(kind):
 
 def test_the_gyroscope_integrates_back_to_the_attitude():
     path = motion.camera_trajectory("natural", np.random.default_rng(5))
-    imu = motion.imu_from_trajectory(
-        path, FINE, devices.ideal_imu(1000.0), np.random.default_rng(0), "front"
-    )
+    imu = motion.imu_from_trajectory(path, FINE, devices.ideal_imu(1000.0), np.random.default_rng(0), "front")
     R = path.pose(FINE)[:, :3, :3] @ motion.R_DEVICE_CAMERA["front"].T
     attitude = Rotation.from_matrix(R[0])
     for rate in 0.5 * (imu.gyro[1:] + imu.gyro[:-1]).astype(float):
@@ -92,26 +90,20 @@ def test_the_accelerometer_integrates_twice_to_the_path():
 @pytest.mark.parametrize("name", ["bmi160", "lsm6dso", "icm42688"])
 def test_allan_deviation_of_a_record_at_rest_reads_the_datasheets_noise(name):
     part, n = devices.IMUS[name], 120_000
-    accel, gyro = motion.apply_imu_errors(
-        np.zeros((n, 3)), np.zeros((n, 3)), part, np.random.default_rng(8)
-    )
+    accel, gyro = motion.apply_imu_errors(np.zeros((n, 3)), np.zeros((n, 3)), part, np.random.default_rng(8))
     for values, density in ((accel, part.accel_noise), (gyro, part.gyro_noise)):
         found = [_white_density(v, part.rate) for v in values.T]
         assert np.mean(found) == pytest.approx(density, rel=0.12)
 
 
 def _white_density(x, rate):
-    taus, deviation, _, _ = allantools.oadev(
-        x.astype(float), rate=rate, data_type="freq", taus=[0.02, 0.05, 0.1]
-    )
+    taus, deviation, _, _ = allantools.oadev(x.astype(float), rate=rate, data_type="freq", taus=[0.02, 0.05, 0.1])
     return float(np.median(deviation * np.sqrt(taus))) * np.sqrt(2)
 
 
 def test_flicker_has_the_given_allan_floor():
     x = motion._flicker(np.random.default_rng(9), 200_000, 0.01, 1.0)
-    floors = [
-        allantools.oadev(c, rate=100.0, data_type="freq", taus=[1.0, 10.0])[1] for c in x.T
-    ]
+    floors = [allantools.oadev(c, rate=100.0, data_type="freq", taus=[1.0, 10.0])[1] for c in x.T]
     assert np.mean(floors) == pytest.approx(1.0, rel=0.3)
 
 
@@ -139,9 +131,7 @@ def test_a_following_head_cancels_the_sweep_in_its_own_frame():
     camera = motion.camera_trajectory("sweep", np.random.default_rng(1), sweep_deg=25.0)
     views = []
     for gain in (0.0, 0.5, 1.0):
-        head = motion.head_trajectory(
-            np.random.default_rng(2), "calm", follow=camera, gain=gain, latency=0.0
-        )
+        head = motion.head_trajectory(np.random.default_rng(2), "calm", follow=camera, gain=gain, latency=0.0)
         poses = camera.pose(FRAMES), head.pose(FRAMES)
         views.append(motion.viewing_direction_change(*poses, frame="head"))
     assert views[0] > 20 and 0.3 < views[1] / views[0] < 0.7 and views[2] < 0.45 * views[0]
@@ -223,9 +213,7 @@ def test_the_same_seed_gives_the_same_motion():
 
 def test_blinks_are_as_frequent_and_as_asymmetric_as_the_literature_says():
     t = np.arange(0.0, 600.0, 0.01)
-    result = motion.expression_timeline(
-        np.random.default_rng(14), t, speaking=False, blink_rate=15.0
-    )
+    result = motion.expression_timeline(np.random.default_rng(14), t, speaking=False, blink_rate=15.0)
     assert len(result.blinks) == pytest.approx(150, rel=0.25)
     down = result.blinks[:, 1] - result.blinks[:, 0]
     up = result.blinks[:, 2] - result.blinks[:, 1]

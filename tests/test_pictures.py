@@ -1,0 +1,108 @@
+"""Single pictures for the encoder: of nobody who is in a clip, the same on any number of workers, with their relief."""
+
+import doctest
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_model import make_prepared
+
+from liveness_utils import config, devices, pictures, simulate, training
+from liveness_utils import dataset as ds
+from liveness_utils.errors import DatasetError
+from liveness_utils.instruments import INSTRUMENTS_PER_SPECIES, SPECIES
+
+COUNT = 70  # a whole group and a part of another
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return pictures.prepare(tmp_path_factory.mktemp("pictures"), COUNT, workers=2, progress=False)
+
+
+@pytest.fixture(scope="module")
+def made(folder):
+    return pictures.open_pictures(folder)
+
+
+def test_arithmetic():
+    assert doctest.testmod(pictures).failed == 0
+
+
+def test_nobody_and_nothing_of_the_clips_is_in_a_picture():
+    clips = simulate.plan("full", 0)
+    people = {n for spec in clips for n in (spec.subject, spec.other)}
+    places = {n for spec in clips for n in (spec.scene, spec.capture_scene)}
+    drawn = [spec for group in pictures.plan(320, 0) for spec in group]
+    assert not people & {n for spec in drawn for n in (spec.subject, spec.other)}
+    assert not places & {n for spec in drawn for n in (spec.scene, spec.capture_scene)}
+    assert all(spec.instrument >= INSTRUMENTS_PER_SPECIES for spec in drawn if spec.species != "bona_fide")
+    assert len({spec.clip_id for spec in drawn}) == 320
+    # a picture cannot tell a replayed video from a still, nor an injection from a face
+    assert {spec.species for spec in drawn} == set(SPECIES) - {"video_replay", "injection"}
+
+
+def test_the_same_pictures_on_any_number_of_workers(folder, made, tmp_path):
+    alone = pictures.open_pictures(pictures.prepare(tmp_path, COUNT, workers=1, progress=False))
+    assert len(made) == COUNT and made.mark == alone.mark
+    for name in ("crops", "depth", "species"):
+        assert np.array_equal(getattr(made, name), getattr(alone, name), equal_nan=name == "depth")
+    before = (folder / "crops.npy").stat().st_mtime_ns
+    pictures.prepare(folder, COUNT, progress=False)
+    assert (folder / "crops.npy").stat().st_mtime_ns == before  # made once
+
+
+def test_faces_have_relief_and_flat_instruments_none(made):
+    assert made.crops.shape == (COUNT, 112, 112, 3) and made.crops.dtype == np.uint8
+    assert made.crops.std(axis=(1, 2, 3)).min() > 4
+    depth = np.asarray(made.depth, np.float32)
+    names = np.array(SPECIES)[made.species]
+    flat = np.isin(names, ds.FLAT_SPECIES)
+    assert np.isfinite(depth).mean(axis=(1, 2)).min() > 0.1
+    assert np.nanmax(np.abs(depth[flat])) == 0
+    assert np.nanstd(depth[names == "bona_fide"], axis=(1, 2)).min() > 0.05
+
+
+def test_cameras_vary_and_stay_cameras():
+    base = devices.DEVICES["flagship_a"]
+    drawn = [pictures.varied(base, np.random.default_rng(k)) for k in range(40)]
+    blur = np.array([d.sensor.psf_px for d in drawn])
+    assert blur.std() > 0.05 and blur.min() > 0
+    assert all(0 <= d.sensor.denoise <= 1 and 0 <= d.sensor.contrast <= 1 and 16 <= d.crf < 36 for d in drawn)
+
+
+def test_the_encoder_is_dealt_clips_and_pictures_but_no_left_out_species(made, tmp_path):
+    prepared = ds.open_prepared(make_prepared(tmp_path, n=18))
+    deal = ds.PictureDataset(prepared, np.arange(18), 0, made, exclude=("soft_mask",), each=3)
+    soft = SPECIES.index("soft_mask")
+    assert len(deal) == 3 * 18 + int((made.species != soft).sum())
+    assert soft not in deal.species[3 * 18 :]
+    item, same = deal[60], deal[60]
+    assert item["frame"].shape == (112, 112, 3) and item["depth"].shape == (14, 14)
+    assert np.array_equal(item["frame"], same["frame"])
+    deal.epoch = 1
+    assert not np.array_equal(item["frame"], deal[60]["frame"])
+
+
+def test_a_training_knows_its_pictures(folder, tmp_path):
+    prepared = make_prepared(tmp_path / "arrays", n=24)
+    settings = training.TrainConfig(
+        str(prepared),
+        str(tmp_path / "out"),
+        pictures=str(folder),
+        encoder_epochs=1,
+        epochs=1,
+        batch_size=8,
+        frames=2,
+        progress=False,
+    )
+    training.train(settings)
+    assert len(training.encoder_log(tmp_path / "out" / "checkpoint.pt")) == 1
+    marks = [training._fingerprint(replace(settings, pictures=p))["pictures"] for p in (str(folder), "")]
+    assert marks[0]["count"] == COUNT and marks[1] is None
+    with pytest.raises(DatasetError, match="no finished pictures"):
+        training.train(replace(settings, pictures=str(tmp_path / "nowhere")))
+
+
+def test_every_profile_with_an_encoder_has_pictures():
+    assert all(config.profile(name).pictures >= 32 for name in ("quick", "full", "study"))
