@@ -579,6 +579,10 @@ def augment_crops(crops: np.ndarray, depth: np.ndarray, rng: np.random.Generator
     crops = crops.reshape(-1, inputs.CROP, inputs.CROP, 3)
     crops, depth = _shift(crops, depth, rng)
     if rng.random() < 0.3:
+        crops = _recolour(crops, rng)
+    if rng.random() < 0.25:
+        crops = _coarsen(crops, rng)
+    elif rng.random() < 0.3:
         sigma = rng.uniform(0.3, 1.2)
         crops = np.stack([cv2.GaussianBlur(c, (0, 0), sigma) for c in crops])
     if rng.random() < 0.3:
@@ -597,11 +601,29 @@ def _hide(crops: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return crops
 
 
+def _recolour(crops: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Paler or more vivid, now and then grey: how a camera renders colour is no sign of life."""
+    amount = 0.0 if rng.random() < 0.1 else float(np.exp(rng.normal(0, 0.35)))
+    grey = cv2.transform(crops.reshape(-1, inputs.CROP, 3), np.array([[0.299, 0.587, 0.114]])).reshape(
+        *crops.shape[:3], 1
+    )
+    mixed = grey + np.float32(amount) * (crops - grey.astype(np.float32))
+    return np.clip(mixed, 0, 255).astype(np.uint8)
+
+
+def _coarsen(crops: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The detail of a camera with fewer pixels: 40 to 90 % of the side."""
+    side = int(inputs.CROP * rng.uniform(0.4, 0.9))
+    how = cv2.INTER_LINEAR if rng.random() < 0.5 else cv2.INTER_CUBIC
+    small = (cv2.resize(c, (side, side), interpolation=cv2.INTER_AREA) for c in crops)
+    return np.stack([cv2.resize(c, (inputs.CROP, inputs.CROP), interpolation=how) for c in small])
+
+
 def _tone_table(rng: np.random.Generator) -> np.ndarray:
     """Gain, offset, gamma and white balance in one look-up table (1, 256, 3) uint8."""
     level = np.arange(256)[:, None] / 255.0
-    gamma = np.exp(rng.normal(0, 0.2))
-    gain = np.exp(rng.normal(0, 0.15)) * np.exp(rng.normal(0, 0.06, 3))
+    gamma = np.exp(rng.normal(0, 0.25))
+    gain = np.exp(rng.normal(0, 0.15)) * np.exp(rng.normal(0, 0.09, 3))
     value = gain * level**gamma + rng.normal(0, 0.04)
     return np.clip(255 * value + 0.5, 0, 255).astype(np.uint8)[None]
 

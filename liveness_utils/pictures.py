@@ -24,7 +24,7 @@ from liveness_utils.config import write_json
 from liveness_utils.devices import DEVICES, DeviceProfile
 from liveness_utils.instruments import INSTRUMENTS_PER_SPECIES, SPECIES
 from liveness_utils.landmarks import face_box, face_crop
-from liveness_utils.simulate import GENERATOR_VERSION, LIGHT_KINDS, MOTION_MIX, POOLS, ClipSpec, scene_for, still
+from liveness_utils.simulate import GENERATOR_VERSION, MOTION_MIX, POOLS, ClipSpec, lights_for, still
 
 VERSION = 1
 # How many of 64 pictures show what; a replayed video's picture is that of a still, an injection's that of a face.
@@ -66,8 +66,8 @@ def _group(number: int, count: int, seed: int) -> list[ClipSpec]:
     size = sum(MIX.values())
     rng = np.random.default_rng([seed, 7013, number])
     people = _FIRST + PEOPLE * number + np.arange(PEOPLE)
-    first, lights = _FIRST + 32 * number, rng.choice(LIGHT_KINDS, ROOMS, replace=False)
-    rooms = [(scene_for((first, first + 32), str(light), rng), str(light)) for light in lights]
+    scenes = _FIRST + ROOMS * number + np.arange(ROOMS)
+    rooms = [(int(scene), str(rng.choice(lights_for(int(scene))))) for scene in scenes]
     shown = rng.permutation([species for species, n in MIX.items() for _ in range(n)])[:count]
     made = [_spec(_FIRST + number * size + k, str(s), people, rooms, seed, rng) for k, s in enumerate(shown)]
     return sorted(made, key=lambda spec: spec.scene)  # a room is built once

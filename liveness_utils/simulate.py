@@ -152,8 +152,8 @@ def _species_drafts(split, species, count, people, rng, *, control) -> Iterator[
             "instrument": -1 if species == "bona_fide" else int(tools[k]),
             "device": devices[k],
             "capture_device": str(rng.choice(others)),
-            "scene": scene_for(pool["scenes"], lights[k], rng),
-            "capture_scene": scene_for(pool["scenes"], lights_of_capture[k], rng),
+            "scene": _scene(pool["scenes"], lights[k], rng),
+            "capture_scene": _scene(pool["scenes"], lights_of_capture[k], rng),
             "light": str(lights[k]),
             "capture_light": str(lights_of_capture[k]),
             "motion_kind": str(motions[k]),
@@ -173,10 +173,15 @@ def _group_of(people: np.ndarray) -> np.ndarray:
     return np.minimum(np.arange(len(people)) // GROUP, last)
 
 
-def scene_for(numbers: tuple[int, int], light: str, rng: np.random.Generator) -> int:
-    """Number of a room, of those from the first to before the last number, in which such a light can be."""
+def _scene(numbers: tuple[int, int], light: str, rng: np.random.Generator) -> int:
+    """A room of the pool in which such a light can be."""
     fitting = [n for n in range(*numbers) if scenes.fits(_scene_kind(n), light)]
     return int(rng.choice(fitting))
+
+
+def lights_for(scene: int) -> list[str]:
+    """Kinds of light that can be in a room."""
+    return [light for light in LIGHT_KINDS if scenes.fits(_scene_kind(scene), light)]
 
 
 @lru_cache(maxsize=512)

@@ -6,6 +6,8 @@ which `metrics` and `export` read.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import warnings
@@ -39,6 +41,7 @@ class TrainConfig:
 
     prepared, out: folders of the arrays and of the results. modalities: what the network may use.
     pictures: folder of single pictures (`pictures.prepare`) for the encoder, "" for none.
+    encoders: folder in which trainings that need the very same encoder share it; "" keeps it in `out`.
     encoder_epochs: passes in which the picture encoder learns by itself first, see `teach_encoder`;
     encoder_rate: factor on its learning rate afterwards. frames: pictures looked at a clip (of 25). exclude: species left out of training and
     validation. `*_weight`: of the losses. unobservable: weight of the liveness loss of an
@@ -50,8 +53,9 @@ class TrainConfig:
     prepared: str
     out: str
     pictures: str = ""
+    encoders: str = ""
     encoder_epochs: int = 0
-    encoder_rate: float = 0.2
+    encoder_rate: float = 0.05
     epochs: int = 40
     patience: int = 8
     batch_size: int = 16
@@ -358,10 +362,13 @@ def teach_encoder(net: nn.Module, prepared: ds.Prepared, config: TrainConfig) ->
     """
     if config.start or not _has_taught_encoder(net, config):
         return
-    kept, wanted = Path(config.out) / "encoder.pt", _fingerprint(config)
+    wanted = _encoder_mark(config)
+    home = Path(config.encoders) / _digest(wanted) if config.encoders else Path(config.out)
+    kept = home / "encoder.pt"
     held = torch.load(kept, weights_only=True) if config.resume and kept.is_file() else {}
     if held.get("training") != wanted:
-        _fit_encoder(net, prepared, config)
+        home.mkdir(parents=True, exist_ok=True)
+        _fit_encoder(net, prepared, config, home)
         states = {"frame": net.frame.state_dict(), "glance": net.glance.state_dict()}
         part = kept.with_suffix(f".part{os.getpid()}")
         torch.save({"training": wanted, **states}, part)
@@ -387,7 +394,19 @@ def _singles(config: TrainConfig) -> Pictures | None:
     return held
 
 
-def _fit_encoder(net: nn.Module, prepared: ds.Prepared, config: TrainConfig) -> None:
+def _encoder_mark(config: TrainConfig) -> dict:
+    """What makes two encoders the same: all that their lesson depends on, and nothing of what comes after."""
+    held = _fingerprint(config)
+    names = ("clips", "pictures", "encoder_epochs", "seed", "depth_weight", "exclude", "imagenet")
+    lesson = {"batch": ENCODER_BATCH, "learning_rate": ENCODER_LEARNING_RATE, "clip_pictures": CLIP_PICTURES}
+    return {name: held[name] for name in names} | lesson
+
+
+def _digest(mark: dict) -> str:
+    return hashlib.sha256(json.dumps(mark, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _fit_encoder(net: nn.Module, prepared: ds.Prepared, config: TrainConfig, home: Path) -> None:
     rows = _known(prepared, prepared.rows("train", config.exclude))
     rows = rows[prepared.species[rows] >= 0]
     singles = _singles(config)
@@ -403,7 +422,7 @@ def _fit_encoder(net: nn.Module, prepared: ds.Prepared, config: TrainConfig) -> 
         accelerator=config.accelerator,
         devices=1,
         callbacks=bar,
-        logger=pl.loggers.CSVLogger(config.out, name="", version="encoder_log"),
+        logger=pl.loggers.CSVLogger(home, name="", version="encoder_log"),
         log_every_n_steps=1,
         gradient_clip_val=5.0,
         enable_checkpointing=False,
@@ -601,8 +620,6 @@ def _loggers(out: Path) -> list:
 
 def _resume_point(config: TrainConfig, out: Path) -> str | None:
     last, mark = out / "last.ckpt", out / "training.json"
-    import json
-
     wanted = json.dumps(_fingerprint(config), sort_keys=True)
     same = mark.is_file() and mark.read_text(encoding="utf-8") == wanted
     if config.resume and same and last.is_file():
@@ -838,6 +855,7 @@ def run_study(
 
     out, rows = Path(out_dir), study_rows(profile)
     settings = replace(settings, epochs=profile.study_epochs, out=str(out / "trainings"), progress=False)
+    settings = replace(settings, encoders=settings.encoders or str(out / "encoders"))
     plans = [(row, _row_config(row, settings), out / f"{row.name}.json") for row in rows]
     todo = [plan for plan in plans if not _row_is_done(plan[2], plan[1])]
     calls = (delayed(_study_row)(*plan, threads=1 if jobs > 1 else None) for plan in todo)
@@ -854,8 +872,6 @@ def _row_config(row: StudyRow, settings: TrainConfig) -> TrainConfig:
 
 
 def _row_is_done(path: Path, config: TrainConfig) -> bool:
-    import json
-
     try:
         return json.loads(path.read_text(encoding="utf-8"))["made_of"] == _fingerprint(config)
     except (OSError, ValueError, KeyError):
@@ -922,8 +938,6 @@ def read_study(out_dir: str | os.PathLike):
         left_out_n and acer_known of leave-one-out rows. NaN where a row has none, no row where
         there is no study.
     """
-    import json
-
     import pandas as pd
 
     files = sorted(Path(out_dir).glob("*.json"))
