@@ -143,6 +143,8 @@ def _pyramid(full: np.ndarray, levels: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _halved(image: np.ndarray, width: int, height: int) -> np.ndarray:
     """Area average; OpenCV takes at most four channels where a side is odd."""
+    if image.shape[0] % 2 == 0 == image.shape[1] % 2:
+        return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     parts = [image[..., :4], image[..., 4:]] if image.shape[2] > 4 else [image]
     small = [cv2.resize(np.ascontiguousarray(p), (width, height), interpolation=cv2.INTER_AREA) for p in parts]
     return np.concatenate([p.reshape(height, width, -1) for p in small], 2)
