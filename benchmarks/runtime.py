@@ -63,7 +63,8 @@ with LivenessSession(bundle, facing=facing) as session:
         session.push(frame, len(spent) * step)
         spent.append(time.perf_counter() - now)
     verdict = session.verdict()
-    parts = {n: 1e3 * v / session._pushed for n, v in session._spent.items()}
+    told = session.timings_ms
+    parts = {n: v / told["frames"] for n, v in told.items() if n != "frames"}
 spent = np.array(spent[8:])
 loaded = [m for m in ("torch", "tensorflow", "triton", "pandas", "matplotlib") if m in sys.modules]
 print(json.dumps({"rate": len(spent) / spent.sum(), "median_ms": 1e3 * float(np.median(spent)), "parts": parts,

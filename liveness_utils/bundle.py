@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from liveness_utils.config import plain
 from liveness_utils.errors import BundleError
 
 FORMAT = 1
@@ -106,21 +107,13 @@ def save(bundle: Bundle) -> Path:
     files = {n: {"sha256": sha256(bundle.path(n)), "bytes": bundle.path(n).stat().st_size} for n in names}
     content = {k: v for k, v in vars(bundle).items() if k != "folder"} | {"files": files}
     part = bundle.path(f".{MANIFEST}.{os.getpid()}")
-    part.write_text(json.dumps(content, indent=1, default=_plain) + "\n", encoding="utf-8")
+    part.write_text(json.dumps(content, indent=1, default=plain) + "\n", encoding="utf-8")
     os.replace(part, bundle.path(MANIFEST))
     return bundle.path(MANIFEST)
 
 
 def _is_content(name: str) -> bool:
     return name != MANIFEST and not name.startswith(".") and name != "metrics.json"
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if hasattr(value, "as_dict"):
-        return value.as_dict()
-    return str(value)
 
 
 def load(folder: str | os.PathLike) -> Bundle:

@@ -111,7 +111,7 @@ def _person(seed: int, subject: int, t: np.ndarray, rng, camera, plan: Script) -
     """A living face that does what the script says, between blinks and glances of its own."""
     duration = float(np.ceil(t[-1] / CLIP_SECONDS - 0.1) * CLIP_SECONDS)
     poses = motion.head_trajectory(rng, "calm", follow=camera, gain=rng.uniform(0.0, 0.3), duration=duration).pose(t)
-    poses = _turned(poses, plan.turn, motion._NECK)
+    poses = _turned(poses, plan.turn, motion.NECK)
     weights = motion.expression_timeline(rng, t, speaking=False).weights.copy()
     for name in ("eyeBlinkLeft", "eyeBlinkRight"):
         column = EXPRESSION_NAMES.index(name)

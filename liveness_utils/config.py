@@ -44,6 +44,8 @@ class Profile:
         robustness_clips: test clips (stratified) used by each robustness curve.
         redteam_clips: test clips on which each of an attacker's choices is tried.
         calibration_clips: training clips used to calibrate the quantiser.
+        qat_epochs: passes over the training clips in which the picture encoder learns with rounding in the loop;
+            0 for none.
         demo_clips: clips a teaching figure walks over.
     """
 
@@ -67,6 +69,7 @@ class Profile:
     robustness_clips: int
     redteam_clips: int
     calibration_clips: int
+    qat_epochs: int
     demo_clips: int
 
     def split_sizes(self, split: str) -> tuple[int, int, int]:
@@ -92,7 +95,7 @@ _QUICK = Profile(
     subjects=(12, 4, 8, 8), bona_fide_clips=(12, 4, 8, 8), attack_clips=(3, 1, 2, 2),
     pictures=64, encoder_epochs=4, epochs=8, patience=8, batch_size=8, train_frames=8, learning_rate=1e-3,
     variants=("video", "all"), seeds=(0,), left_out=(), study_epochs=1,
-    bootstrap=200, robustness_clips=4, redteam_clips=1, calibration_clips=8, demo_clips=8,
+    bootstrap=200, robustness_clips=4, redteam_clips=1, calibration_clips=8, qat_epochs=1, demo_clips=8,
 )  # fmt: skip
 
 _FULL = Profile(
@@ -100,7 +103,7 @@ _FULL = Profile(
     subjects=(100, 20, 40, 60), bona_fide_clips=(312, 48, 120, 240), attack_clips=(78, 12, 60, 60),
     pictures=12800, encoder_epochs=16, epochs=14, patience=14, batch_size=16, train_frames=4, learning_rate=2e-3,
     variants=(), seeds=(0,), left_out=(), study_epochs=0,
-    bootstrap=2000, robustness_clips=54, redteam_clips=8, calibration_clips=128, demo_clips=60,
+    bootstrap=2000, robustness_clips=54, redteam_clips=8, calibration_clips=128, qat_epochs=2, demo_clips=60,
 )  # fmt: skip
 
 _STUDY = Profile(
@@ -109,7 +112,7 @@ _STUDY = Profile(
     attack_clips=_FULL.attack_clips,
     pictures=_FULL.pictures, encoder_epochs=5, epochs=16, patience=16, batch_size=16, train_frames=4, learning_rate=2e-3,
     variants=ABLATION, seeds=(0, 1, 2), left_out=("all",), study_epochs=10,
-    bootstrap=2000, robustness_clips=54, redteam_clips=8, calibration_clips=128, demo_clips=60,
+    bootstrap=2000, robustness_clips=54, redteam_clips=8, calibration_clips=128, qat_epochs=2, demo_clips=60,
 )  # fmt: skip
 
 

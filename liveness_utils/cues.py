@@ -657,6 +657,19 @@ def gyro_record(imu: Imu | None, facing: str) -> GyroRecord:
     return record
 
 
+def _per_second(change: np.ndarray, dt: np.ndarray | float) -> np.ndarray:
+    """Change over time; NaN where no time passed, which numpy would also say aloud."""
+    change, dt = np.broadcast_arrays(change, np.asarray(dt, float))
+    return np.divide(change, dt, out=np.full(dt.shape, np.nan), where=dt != 0)
+
+
+def _median(values: Sequence[float] | np.ndarray) -> float:
+    """Median of what was measured; NaN if nothing was, which `np.nanmedian` would also say aloud."""
+    values = np.asarray(values)
+    seen = values[~np.isnan(values)]
+    return float(np.median(seen)) if len(seen) else math.nan
+
+
 def frame_rates(record: GyroRecord, t: np.ndarray, lag: float = 0.0) -> np.ndarray:
     """Return the mean angular rate between successive frames.
 
@@ -670,7 +683,7 @@ def frame_rates(record: GyroRecord, t: np.ndarray, lag: float = 0.0) -> np.ndarr
     """
     angle = record.angle(np.asarray(t, float) + lag, math.inf)
     rates = np.full((len(t), 3), np.nan)
-    rates[1:] = np.diff(angle, axis=0) / np.diff(t)[:, None]
+    rates[1:] = _per_second(np.diff(angle, axis=0), np.diff(t)[:, None])
     return rates
 
 
@@ -940,7 +953,7 @@ def expression_liveliness(blendshapes: np.ndarray, t: np.ndarray) -> float:
     Returns:
         0 for a rigid thing (its jitter: some 0.05), 0.1 to 0.5 for a face; NaN without a face.
     """
-    rates = np.abs(np.diff(blendshapes, axis=0)).mean(1) / np.diff(t)
+    rates = _per_second(np.abs(np.diff(blendshapes, axis=0)).mean(1), np.diff(t))
     return float(np.nanmean(rates)) if np.isfinite(rates).any() else math.nan
 
 
@@ -1324,7 +1337,7 @@ def motion_cues(motion: Motion) -> dict[str, float]:
     values = {
         "face_motion": _rms(face),
         "camera_rate": _rms(motion.camera),
-        "background_residual": float(np.nanmedian(motion.residual)) if np.isfinite(motion.residual).any() else math.nan,
+        "background_residual": _median(motion.residual),
         "background_tracks": float(np.median(motion.tracks[1:])) if len(motion.tracks) > 1 else math.nan,
     }
     if good.sum() >= 8:
@@ -1344,7 +1357,7 @@ def pixel_cues(clip: Clip, found: Track, samples: int = 5) -> dict[str, float]:
         return {}
     chosen = seen[np.unique(np.linspace(0, len(seen) - 1, samples).round().astype(int))]
     rows = [row for k in chosen if (row := _frame_pixels(clip.frames[k], found.box[k]))]
-    values = {k: float(np.nanmedian([r[k] for r in rows])) for k in rows[0]} if rows else {}
+    values = {k: _median([r[k] for r in rows]) for k in rows[0]} if rows else {}
     if rows:
         values["specular_change"] = float(np.std([r["specular_share"] for r in rows]))
     middle = slice(len(clip.frames) // 2 - 4, len(clip.frames) // 2 + 4)
@@ -1631,7 +1644,7 @@ class FeatureExtractor:
         row = self._orbit.push(turn, pose, points)
         if self._t is None or not np.isfinite(turn).all():
             return {}
-        gyro = turn / (t - before)
+        gyro = _per_second(turn, t - before)
         state = self._consistency.push(before, t, motion.camera, self.record)
         depth = self._parallax.push(row, t - before)
         names = ("correlation", "gain", "lag", "residual")
@@ -1689,8 +1702,8 @@ class FeatureExtractor:
         if past.blendshapes is None or t - past.t[-1] > 0.5:
             return {}
         dt = t - past.t[-1]
-        rates = (angles - past.angles[-1]) / dt
-        change = float(np.abs(face.blendshapes - past.blendshapes).mean()) / dt
+        rates = _per_second(angles - past.angles[-1], dt)
+        change = float(_per_second(np.abs(face.blendshapes - past.blendshapes).mean(), dt))
         past.speed += (1 - math.exp(-dt / 0.5)) * (change - past.speed)
         names = ("pose_yaw_rate", "pose_pitch_rate", "pose_roll_rate")
         return {**dict(zip(names, rates, strict=True)), "expression_speed": past.speed}

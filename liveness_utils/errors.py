@@ -55,3 +55,7 @@ class BundleError(LivenessError):
 
 class SessionError(LivenessError):
     """A live session was fed in the wrong order or with the wrong data."""
+
+
+class RecordError(LivenessError):
+    """A presentation must not be kept: its label is unknown, or nobody consented."""

@@ -36,6 +36,8 @@ from liveness_utils.training import score_table
 VARIANTS = ("float32", "float16", "weight_only", "dynamic", "int8", "mixed")
 OPSET = 18
 OUTPUT_ORDER = ("logit", "species", "consistency", "depth")
+# Linear layers behind the encoder; the encoder's own lose these names in `qat`.
+LINEAR_SCOPE = ".*(Linear_|Judge_).*"
 # What holds most weights and bears rounding best; attention, fusion and recurrence
 # stay float, with weights of 16 bits.
 INT8_SCOPES = (".*Sequential_fine.*", ".*Sequential_middle.*", ".*Sequential_coarse.*", ".*Sequential_widen.*")
@@ -230,7 +232,8 @@ def quantise(
     Args:
         source: float32 .tflite. variant: float16 | weight_only (weights of 8 bits, made float again
             once, on opening: sums in float) | dynamic (sums in integers where there is a kernel,
-            which here is slower) | int8 | mixed. samples: inputs of training clips, used by int8
+            which here is slower) | int8 | mixed | linear16 (of a file whose encoder is int8 already,
+            see `qat`: its float linear layers' weights in 16 bits). samples: inputs of training clips, used by int8
             and mixed. path: file to write.
     """
     with _silent():
@@ -272,11 +275,11 @@ def _recipe(variant: str) -> list:
         return recipe.dynamic_wi8_afp32()
     if variant == "weight_only":
         return recipe.weight_only_wi8_afp32()
-    if variant not in ("float16", "int8", "mixed"):
+    if variant not in ("float16", "linear16", "int8", "mixed"):
         raise ModelError(f"{variant!r} is no variant; choose of {', '.join(VARIANTS)}.")
     manager = recipe_manager.RecipeManager()
     if variant != "int8":
-        _add_half_weights(manager)
+        _add_half_weights(manager, LINEAR_SCOPE if variant == "linear16" else ".*")
     for scope in {"int8": (".*",), "mixed": INT8_SCOPES}.get(variant, ()):
         every = qtyping.TFLOperationName.ALL_SUPPORTED
         manager.add_static_config(regex=scope, operation_name=every, activation_num_bits=8, weight_num_bits=8)
@@ -297,13 +300,14 @@ def _keep_division_float(manager) -> None:
     )
 
 
-def _add_half_weights(manager) -> None:
+def _add_half_weights(manager, scope: str = ".*") -> None:
     from ai_edge_quantizer import algorithm_manager, qtyping
 
     half = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
+    every, linear = qtyping.TFLOperationName.ALL_SUPPORTED, qtyping.TFLOperationName.FULLY_CONNECTED
     manager.add_quantization_config(
-        regex=".*",
-        operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+        regex=scope,
+        operation_name=every if scope == ".*" else linear,
         op_config=qtyping.OpQuantizationConfig(
             weight_tensor_config=half,
             compute_precision=qtyping.ComputePrecision.FLOAT,
@@ -607,6 +611,27 @@ def ship(description: Bundle, variant: str, sample: Mapping[str, np.ndarray], **
     _put(path, description.path("model.tflite"))
     bundles.write_selftest(description.folder, sample)
     return rewrite(description, variant=variant, **changes)
+
+
+def add_variant(
+    description: Bundle, name: str, net: LivenessNet, samples: Sequence[Mapping[str, np.ndarray]]
+) -> Bundle:
+    """Take a TFLite file that was made elsewhere (`qat`) into a bundle's table, measured like the others.
+
+    Args:
+        description: bundle, as `export_bundle` returned it. name: the file is variants/clip_NAME.tflite.
+        net: the float network, what parity is measured against. samples: clips to measure it on.
+
+    Raises:
+        BundleError: there is no such file, or it is no TFLite model.
+    """
+    path = description.folder / "variants" / f"clip_{name}.tflite"
+    if not path.is_file():
+        raise BundleError(f"{path}: there is no such variant; write the file first.")
+    row = _row(path) | parity(net, bundles.open_model(path), samples)
+    others = {k: v for k, v in description.variants.items() if k != name}
+    first = {k: v for k, v in others.items() if v["file"].endswith(".tflite")}
+    return rewrite(description, variants={**first, name: row, **others})
 
 
 def _preprocessing() -> dict[str, Any]:

@@ -29,7 +29,7 @@ GRAVITY = np.array([0.0, -9.81, 0.0])
 R_DEVICE_CAMERA = {"front": np.diag([-1.0, -1.0, 1.0]), "rear": np.diag([1.0, -1.0, -1.0])}
 
 _KNOT_RATE = 100.0  # quintic knots: tremor up to 25 Hz keeps its acceleration
-_NECK = np.array([0.0, -0.12, -0.09])  # turning point of the head seen from between the eyes, m
+NECK = np.array([0.0, -0.12, -0.09])  # turning point of the head seen from between the eyes, m
 _MAX_OFF_AXIS = math.radians(7.0)  # the face stays in the middle of a phone's 55 to 70° of view
 
 
@@ -414,7 +414,7 @@ def head_trajectory(
     body = None if follow is None or follow.body is None else follow.body(t)
     sway += 0.0 if body is None else body
     R = _head_rotation(angles)
-    return make_trajectory(t, sway + _NECK - R @ _NECK, R, body=body, kind=kind)
+    return make_trajectory(t, sway + NECK - R @ NECK, R, body=body, kind=kind)
 
 
 def _head_rotation(angles: np.ndarray) -> np.ndarray:

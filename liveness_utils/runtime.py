@@ -195,6 +195,22 @@ class _Chosen:
     imu_valid: bool
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a session saw in the last frame, for display.
+
+    Attributes:
+        n_faces: in view. box: (4,) x, y, w, h in px of the last face there was, or None.
+        cues: features by name in their own units (`cues.FRAME_FEATURES`).
+        quality: `inputs.frame_quality` row of the network's last frame, or None before the first.
+    """
+
+    n_faces: int
+    box: np.ndarray | None
+    cues: dict[str, float]
+    quality: np.ndarray | None
+
+
 class _ImuBuffer:
     """The last seconds of IMU samples, in order of time."""
 
@@ -422,6 +438,19 @@ class LivenessSession:
         """How much of a clip is there, 0..1."""
         return len(self._chosen) / inputs.FRAMES
 
+    @property
+    def seen(self) -> Seen | None:
+        """What was in the last frame; None before the first."""
+        with self._lock:
+            now = self._before
+            quality = self._chosen[-1].quality if self._chosen else None
+            return None if now is None else Seen(now.n_faces, now.box, _by_name(now.features), quality)
+
+    @property
+    def timings_ms(self) -> dict[str, float]:
+        """Milliseconds spent so far on landmarks, features and the step model, and the number of frames."""
+        return {k: 1e3 * v for k, v in self._spent.items()} | {"frames": float(self._pushed)}
+
     def verdict(self) -> Verdict:
         """Decide on the last 2.5 s.
 
@@ -447,10 +476,8 @@ class LivenessSession:
         fed, presence = self._model_input()
         begin = time.perf_counter()
         out = self._clip_model(**fed)
-        spent = {k: 1e3 * v for k, v in self._spent.items()} | {"clip": 1e3 * (time.perf_counter() - begin)}
-        spent["frames"] = float(self._pushed)
-        values = self._chosen[-1].features * FEATURE_SCALE
-        last = {n: float(v) for n, v in zip(FRAME_FEATURES, values, strict=True)}
+        spent = self.timings_ms | {"clip": 1e3 * (time.perf_counter() - begin)}
+        last = _by_name(self._chosen[-1].features)
         return decide(self.bundle, out, presence, quality, cues=last, timings_ms=spent)
 
     def _model_input(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -465,6 +492,11 @@ class LivenessSession:
             "presence": presence[None],
         }
         return fed, presence
+
+
+def _by_name(features: np.ndarray) -> dict[str, float]:
+    """One frame's features in their own units."""
+    return {n: float(v) for n, v in zip(FRAME_FEATURES, features * FEATURE_SCALE, strict=True)}
 
 
 # --------------------------------------------------------------------------------------- recordings

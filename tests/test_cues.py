@@ -1,5 +1,6 @@
 """Cues on scenes with known answers: a point head, a point photo, a textured wall, a made gyroscope."""
 
+import warnings
 from dataclasses import replace
 
 import cv2
@@ -299,6 +300,23 @@ def test_missing_modalities_stay_missing():
     nobody = landmarks.make_track(T, [None] * N, [0] * N)
     assert not cues.frame_features(clip, nobody).valid.any()
     assert np.isnan(cues.extract_cues(clip, nobody)["blink_count"])
+
+
+def test_what_was_not_measured_is_nan_and_nothing_is_said_aloud(monkeypatch):
+    clip, turned = textured_clip(None), poses(SWEEP, orbit_place(SWEEP), STILL)
+    t = T.copy()
+    t[7] = t[6]  # no time passes
+    clip, found = replace(clip, t=t), replace(made_track(turned, film(turned)), t=t)
+    record = cues.gyro_record(made_imu(sweep), "front")
+    monkeypatch.setattr(cues, "spectral_peak", lambda grey: np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        rates = cues.frame_rates(record, t)
+        assert np.flatnonzero(np.isnan(rates).any(1)).tolist() == [0, 7]
+        assert rates[8, 1] == pytest.approx(np.diff(record.angle(t, np.inf)[:, 1])[7] / (t[8] - t[7]))
+        assert np.isfinite(cues.expression_liveliness(found.blendshapes, t))
+        assert np.isnan(cues.extract_cues(clip, found)["spectral_peak"])
+        cues.frame_features(replace(clip, imu=made_imu(sweep)), found)
 
 
 def test_every_cue_is_documented_once():

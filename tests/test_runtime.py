@@ -10,61 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small_bundle import small_bundle
+from fake_face import FakeLandmarker, make_clip
 
 from liveness_utils import bundle as bundles
 from liveness_utils import cues, inputs, landmarks, runtime
-from liveness_utils.clips import Clip, Imu
 from liveness_utils.errors import BundleError, SessionError
-
-
-class FakeLandmarker:
-    """Finds MediaPipe's canonical face, moving a little, in every frame that is not black."""
-
-    def __init__(self, faces: int = 1) -> None:
-        self.faces, self.calls = faces, 0
-
-    def reset(self) -> None:
-        self.calls = 0
-
-    def close(self) -> None:
-        pass
-
-    def count_faces(self, rgb: np.ndarray) -> int:
-        return self.faces if rgb.any() else 0
-
-    def detect(self, rgb, t=0.0, intrinsics=None):
-        self.calls += 1
-        if not rgb.any():
-            return []
-        points = np.zeros((478, 3), np.float32)
-        points[:468] = landmarks.canonical_face()[0] * (900, -900, 900) + (128, 128, 0)
-        points[468:] = points[[33] * 10]
-        points[:, 0] += 5 * np.sin(t)
-        pose = np.diag([1.0, -1.0, -1.0, 1.0])
-        pose[:3, 3] = (0.01 * np.sin(t), 0, 0.4)
-        return [landmarks.FaceObservation(points, np.full(52, 0.1, np.float32), pose)]
-
-
-@pytest.fixture(scope="module")
-def folder():
-    return small_bundle()[1]
-
-
-@pytest.fixture
-def session(folder, monkeypatch):
-    monkeypatch.setattr(runtime, "Landmarker", FakeLandmarker)
-    return runtime.LivenessSession(folder)
-
-
-def make_clip(seconds: float = 2.6, imu: bool = True, seed: int = 0) -> Clip:
-    rng = np.random.default_rng(seed)
-    t = np.arange(0, seconds, 1 / 30)
-    frames = rng.integers(60, 200, (len(t), 256, 256, 3), np.uint8)
-    ti = np.arange(-0.5, seconds + 0.3, 0.01)
-    record = Imu(ti, rng.normal((0, 9.8, 0), 0.1, (len(ti), 3)).astype(np.float32),
-                 rng.normal(0, 0.1, (len(ti), 3)).astype(np.float32))  # fmt: skip
-    return Clip("x", frames, t, record if imu else None, source="x")
 
 
 def test_a_clip_gets_a_score_and_a_sentence(session):
@@ -92,8 +42,8 @@ def test_session_sees_what_the_prepared_clip_holds(session, imu):
     np.testing.assert_allclose(np.array([c.quality for c in session._chosen]), held.quality_rows)
 
 
-def test_streaming_score_ends_where_the_clip_model_does(session, folder):
-    float32 = bundles.open_model(folder / "variants" / "clip_float32.tflite")
+def test_streaming_score_ends_where_the_clip_model_does(session, bundle_folder):
+    float32 = bundles.open_model(bundle_folder / "variants" / "clip_float32.tflite")
     runtime.predict_clip(make_clip(), session.bundle, session=session)
     logit = float(float32(**session._model_input()[0])["logit"][0])
     assert session.score == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-4)
@@ -204,21 +154,21 @@ def test_threads_are_put_in_line(session):
     assert not errors and found.decision != "no_decision"
 
 
-def test_a_bundle_of_other_features_is_refused(folder, monkeypatch):
+def test_a_bundle_of_other_features_is_refused(bundle_folder, monkeypatch):
     monkeypatch.setattr(runtime, "Landmarker", FakeLandmarker)
-    other = replace(bundles.load(folder), feature_names=("a", "b"))
+    other = replace(bundles.load(bundle_folder), feature_names=("a", "b"))
     with pytest.raises(BundleError, match="features"):
         runtime.LivenessSession(other)
 
 
-def test_runs_where_torch_and_tensorflow_cannot_be_imported(folder):
+def test_runs_where_torch_and_tensorflow_cannot_be_imported(bundle_folder):
     code = f"""
 import sys
 for name in ("torch", "tensorflow", "torchvision", "lightning"):
     sys.modules[name] = None
 import numpy as np
 from liveness_utils import runtime
-with runtime.LivenessSession({str(folder)!r}) as session:
+with runtime.LivenessSession({str(bundle_folder)!r}) as session:
     for k in range(76):
         session.push(np.full((64, 64, 3), k, np.uint8), k / 30)
     print(session.verdict().sentence)
@@ -229,12 +179,12 @@ with runtime.LivenessSession({str(folder)!r}) as session:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_a_session_is_small(folder):
+def test_a_session_is_small(bundle_folder):
     code = f"""
 import sys
 import numpy as np
 from liveness_utils import runtime
-with runtime.LivenessSession({str(folder)!r}) as session:
+with runtime.LivenessSession({str(bundle_folder)!r}) as session:
     for k in range(76):
         session.push(np.full((480, 640, 3), k, np.uint8), k / 30)
     session.verdict()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import ssl
 import threading
 import time
@@ -26,7 +27,7 @@ from small_bundle import small_bundle
 from liveness_utils import cli, clips, config, runtime
 from liveness_utils.challenge import ChallengeBook
 from liveness_utils.errors import ConfigError
-from liveness_utils.web import Limits, create_app
+from liveness_utils.web import Limits, create_app, timing
 from liveness_utils.web import app as web_app
 from liveness_utils.web import serve as web_serve
 from liveness_utils.web import upload as web_upload
@@ -160,6 +161,45 @@ def test_an_upload_gets_the_offline_verdict(client, bundle, species):
     assert found["capture"]["offset"] == pytest.approx(4.0, abs=1e-3)
     assert {b["name"] for b in found["bars"]} >= {"consistency", "luma"} and found["recorded"] is None
     assert all(0 <= b["level"] <= 1 for b in found["bars"])
+
+
+def test_an_answer_says_where_its_time_went(client):
+    clip, begin = sample(), time.perf_counter()
+    answer = post(client, video_bytes(clip), meta_of(clip, nonce(client)))
+    whole, spent = 1e3 * (time.perf_counter() - begin), timing.read_header(answer.headers["Server-Timing"])
+    asked = {"keep", "challenge"}
+    assert list(spent) == [name for name in timing.STAGES if name not in asked]
+    assert 0 < spent["total"] <= whole and min(spent.values()) >= 0
+    assert spent["total"] == pytest.approx(sum(v for k, v in spent.items() if k != "total"), rel=0.2, abs=30)
+    told = answer.json["timings_ms"]
+    assert spent["landmarks"] == pytest.approx(told["landmarks"], abs=0.1)
+    assert spent["model"] == pytest.approx(told["clip"], abs=0.1) and spent["decode"] > 0
+    said = client.get("/api/v1/openapi.json").json["paths"]["/api/v1/clips"]["post"]["responses"]["200"]["headers"]
+    pattern = said["Server-Timing"]["schema"]["pattern"]
+    assert re.fullmatch(pattern, answer.headers["Server-Timing"]) and not re.fullmatch(pattern, "decode=3")
+    assert all(f"`{name}`" in said["Server-Timing"]["description"] for name in spent)
+
+
+def test_only_what_was_judged_tells_its_time(client, app, accepting, monkeypatch):
+    clip = sample()
+    asked = client.post("/api/v1/sessions", json={"challenge": True}).json["nonce"]
+    answer = post(client, video_bytes(clip), meta_of(clip, asked))
+    assert timing.read_header(answer.headers["Server-Timing"])["challenge"] > 0
+    assert "Server-Timing" not in post(client, video_bytes(clip), meta_of(clip, asked)).headers, "refused"
+
+
+def test_a_stopwatch_adds_up_and_keeps_its_order(monkeypatch):
+    now = iter([0.0, 0.5, 0.75, 2.0, 3.0, 3.0])
+    monkeypatch.setattr(timing, "perf_counter", lambda: next(now))
+    watch = timing.Stopwatch()
+    watch.lap("wait"), watch.lap("read")
+    told = {"landmarks": 1000.0, "features": 100.0, "clip": 50.0, "total": 1200.0}
+    watch.judged(runtime.Verdict("attack", 0.1, 0.5, timings_ms=told))
+    watch.lap("challenge")
+    assert watch.milliseconds() == pytest.approx({
+        "read": 250, "wait": 500, "landmarks": 1000, "features": 100, "crops": 50, "model": 50, "challenge": 1000,
+        "total": 3000,
+    })  # fmt: skip
 
 
 def test_video_alone_is_judged_by_its_own_threshold(client, bundle):
@@ -572,8 +612,7 @@ def test_half_a_recording_leaves_nothing(recording, monkeypatch):
 
 
 def test_recorders_share_a_folder(bundle, tmp_path):
-    from liveness_utils.web.records import Recorder
-    from liveness_utils.web.upload import RecordRequest
+    from liveness_utils.recorder import Recorder, RecordRequest
 
     clip, wish = sample(), RecordRequest("bona_fide", "s-02", None, True)
     clip = replace(clip, frames=clip.frames[:5], t=clip.t[:5])

@@ -363,12 +363,13 @@ def test_the_emulated_phone_moves_with_its_picture(plain, shows, tmp_path):
 
 
 def test_the_verdict_comes_in_time(plain, shows, shots, tmp_path, capsys):
-    delays, show = [], shows[BONA_FIDE]
+    delays, stages, show = [], [], shows[BONA_FIDE]
     with browser(tmp_path, y4m=show.path) as page:
         phone = run(page, show, plain[0])
         shot(page, shots, "verdict")
         for _ in range(3):
             delays.append(float(page.get_attribute("#verdict", "data-delay-ms")))
+            stages.append(json.loads(page.get_attribute("#verdict", "data-spent")))
             own = answer(page)["timings_ms"]["total"]
             assert delays[-1] - own < 1500, "upload, decoding and display"
             filmed(page, lambda: film(page, phone))
@@ -376,8 +377,11 @@ def test_the_verdict_comes_in_time(plain, shows, shots, tmp_path, capsys):
         shot(page, shots, "history")
         page.set_viewport_size(DESK)
         shot(page, shots, "verdict_desktop")
+    assert all(sum(s.values()) == pytest.approx(d, abs=5) for s, d in zip(stages, delays, strict=True)), "no gap"
+    assert all(min(s.values()) > -5 and {"close", "network", "decode", "landmarks", "draw"} <= set(s) for s in stages)
     with capsys.disabled():
         print(f"\nverdict {statistics.median(delays):.0f} ms after the capture (median of {len(delays)}: {delays})")
+        print(", ".join(f"{k} {statistics.median(s[k] for s in stages):.0f}" for k in stages[0]))
     if os.getloadavg()[0] < (os.cpu_count() or 1):
         assert statistics.median(delays) <= 2000
 

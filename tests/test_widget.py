@@ -11,24 +11,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from small_bundle import small_bundle
-from test_runtime import FakeLandmarker, make_clip
+from fake_face import make_clip
 
 from liveness_utils import clips, runtime
 from liveness_utils.errors import LivenessError, SessionError
 from liveness_utils.inputs import QualityLimits
 from liveness_utils.widget import LivenessWidget, wire
-
-
-@pytest.fixture(scope="module")
-def folder():
-    return small_bundle()[1]
-
-
-@pytest.fixture
-def session(folder, monkeypatch):
-    monkeypatch.setattr(runtime, "Landmarker", FakeLandmarker)
-    return runtime.LivenessSession(folder)
 
 
 class Heard(LivenessWidget):

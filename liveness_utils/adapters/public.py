@@ -7,7 +7,7 @@ out. Every reader names the page or the reference code that describes what it fo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from liveness_utils.adapters.record import (
@@ -88,10 +88,15 @@ def _shown(device: str, sort: str) -> str:
 def replay_attack(source: Path, protocol: str, _: Options) -> list[Presentation]:
     """``train|devel|test/real`` and ``attack/fixed|hand``."""
     keep = _REPLAY_PROTOCOLS[chosen(protocol, REPLAY_ATTACK.protocols, "replay-attack")]
-    root = below(source, "train/real", "devel", layout="Replay-Attack", tree=REPLAY_ATTACK.tree)
-    found = (_replay_file(p, split, keep) for name, split in _IDIAP_SPLITS.items()
-             for part in ("real", "attack") for p in files(root / name / part, VIDEO_SUFFIXES))  # fmt: skip
-    return need((p for p in found if p), source, "Replay-Attack", REPLAY_ATTACK.tree)
+    return _idiap(source, "Replay-Attack", REPLAY_ATTACK.tree, lambda path, split: _replay_file(path, split, keep))
+
+
+def _idiap(source: Path, name: str, tree: str, read: Callable[[Path, str], Presentation | None]) -> list[Presentation]:
+    """All videos below ``train|devel|test/real|attack`` that `read` takes for a part of the protocol."""
+    root = below(source, "train/real", "devel", layout=name, tree=tree)
+    found = (read(p, split) for folder, split in _IDIAP_SPLITS.items()
+             for part in ("real", "attack") for p in files(root / folder / part, VIDEO_SUFFIXES))  # fmt: skip
+    return need((p for p in found if p), source, name, tree)
 
 
 _REPLAY_REAL = (
@@ -124,10 +129,7 @@ REPLAY_ATTACK = Layout(
 def replay_mobile(source: Path, protocol: str, _: Options) -> list[Presentation]:
     """``train|devel|test/real`` and ``attack``."""
     wanted = chosen(protocol, REPLAY_MOBILE.protocols, "replay-mobile")
-    root = below(source, "train/real", "devel", layout="Replay-Mobile", tree=REPLAY_MOBILE.tree)
-    found = (_mobile_file(p, split, wanted) for name, split in _IDIAP_SPLITS.items()
-             for part in ("real", "attack") for p in files(root / name / part, VIDEO_SUFFIXES))  # fmt: skip
-    return need((p for p in found if p), source, "Replay-Mobile", REPLAY_MOBILE.tree)
+    return _idiap(source, "Replay-Mobile", REPLAY_MOBILE.tree, lambda path, split: _mobile_file(path, split, wanted))
 
 
 _MOBILE_REAL = (

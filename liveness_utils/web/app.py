@@ -21,14 +21,15 @@ from werkzeug.exceptions import HTTPException
 from liveness_utils.bundle import Bundle
 from liveness_utils.bundle import load as load_bundle
 from liveness_utils.challenge import Challenge, ChallengeBook, ChallengeError, verify
-from liveness_utils.errors import LivenessError
+from liveness_utils.errors import LivenessError, RecordError
+from liveness_utils.recorder import CONSENT, Recorder
 from liveness_utils.runtime import LivenessSession, predict_clip
 from liveness_utils.web.judge import Judge
 from liveness_utils.web.limits import LIMITS, Limits, RateLimiter
 from liveness_utils.web.openapi import description
 from liveness_utils.web.problems import UploadError, problem
-from liveness_utils.web.records import CONSENT, Recorder
 from liveness_utils.web.report import outcome
+from liveness_utils.web.timing import Stopwatch
 from liveness_utils.web.upload import Upload, parse, to_clip
 
 QUIET_SECONDS, STEP_SECONDS, STEPS = 2.6, 3.0, 2
@@ -143,6 +144,10 @@ def _guard(app: Flask, service: Service) -> None:
     def refused(error: UploadError) -> Response:
         return problem(error)
 
+    @app.errorhandler(RecordError)
+    def not_kept(error: RecordError) -> Response:
+        return problem(UploadError(400, str(error)))
+
     @app.errorhandler(LivenessError)
     def unusable(error: LivenessError) -> Response:
         return problem(UploadError(422, f"The recording cannot be used: {error}"))
@@ -228,7 +233,12 @@ def _routes(app: Flask, service: Service) -> None:
     def new_clip() -> Response:
         _limit_rate(service.clip_rate)
         service.judge.check_room()
-        return jsonify(_judge_upload(service, _read_upload(service.limits)))
+        watch = Stopwatch()
+        upload = _read_upload(service.limits)
+        watch.lap("read")
+        response = jsonify(_judge_upload(service, upload, watch))
+        response.headers["Server-Timing"] = watch.header()
+        return response
 
 
 def _page_config(service: Service) -> dict[str, Any]:
@@ -290,7 +300,8 @@ def _read_upload(limits: Limits) -> Upload:
     return parse(request.files["video"].read(), text, limits)
 
 
-def _judge_upload(service: Service, upload: Upload) -> dict[str, Any]:
+def _judge_upload(service: Service, upload: Upload, watch: Stopwatch | None = None) -> dict[str, Any]:
+    watch = watch or Stopwatch()
     if upload.record is not None:
         if service.recorder is None:
             raise UploadError(403, "This server keeps no recordings; send `record`: null.")
@@ -299,12 +310,15 @@ def _judge_upload(service: Service, upload: Upload) -> dict[str, Any]:
         service.recorder.check(upload.record)
     with service.judge.reserve() as place:
         challenge = _redeem(service, upload.nonce)
-        return place.run(lambda session: _work(service, upload, challenge, session))
+        return place.run(lambda session: _work(service, upload, challenge, session, watch))
 
 
-def _work(service: Service, upload: Upload, challenge: Challenge | None, session: LivenessSession) -> dict[str, Any]:
+def _work(
+    service: Service, upload: Upload, challenge: Challenge | None, session: LivenessSession, watch: Stopwatch
+) -> dict[str, Any]:
     """What the worker does for one upload: decode, keep, judge, check the challenge."""
-    clip, found = to_clip(upload, service.limits)
+    watch.lap("wait")
+    clip, found = to_clip(upload, service.limits, lap=watch.lap)
     if clip.imu is None and service.require_imu:
         raise UploadError(422, "This server needs motion data; use a phone and allow its sensors.")
     recorded = None
@@ -314,6 +328,11 @@ def _work(service: Service, upload: Upload, challenge: Challenge | None, session
         except OSError as error:
             raise UploadError(503, "The recording could not be stored; see the server's disk.") from error
         recorded = clip.clip_id
+        watch.lap("keep")
     verdict = predict_clip(clip, service.bundle, session=session)
-    result = None if challenge is None else verify(challenge, clip, need_imu=service.require_imu)
+    watch.judged(verdict)
+    result = None
+    if challenge is not None:
+        result = verify(challenge, clip, need_imu=service.require_imu)
+        watch.lap("challenge")
     return outcome(verdict, clip, found, challenge=result, recorded=recorded)

@@ -10,6 +10,7 @@ from typing import Any
 
 from liveness_utils import __version__
 from liveness_utils.web.limits import Limits
+from liveness_utils.web.timing import STAGES
 from liveness_utils.web.upload import ANGLES, CLOCKS, PLATFORMS
 
 _NUMBER = {"type": "number", "minimum": -1e9, "maximum": 1e9}
@@ -118,7 +119,7 @@ def _clips() -> dict[str, Any]:
         "summary": "Judge one clip.",
         "requestBody": {"required": True, "content": body},
         "responses": {
-            "200": _json("Verdict", "Decided, or no decision with its reasons."),
+            "200": _json("Verdict", "Decided, or no decision with its reasons.") | {"headers": _timing()},
             **_problems(
                 _400="A part is missing or malformed.", _409="The nonce is unknown, used or too old.",
                 _413="Too large, too long or too many frames.", _415="No MP4 or WebM of a known codec.",
@@ -127,6 +128,18 @@ def _clips() -> dict[str, Any]:
             ),
         },
     }  # fmt: skip
+
+
+def _timing() -> dict[str, Any]:
+    """The header that says where the time went."""
+    stages = "; ".join(f"`{name}` {text}" for name, text in STAGES.items())
+    return {
+        "Server-Timing": {
+            "description": f"Milliseconds (`dur`) a stage, of those that took place: {stages}.",
+            "required": True,
+            "schema": {"type": "string", "pattern": r"^[a-z]+;dur=\d+\.\d(, [a-z]+;dur=\d+\.\d)*$"},
+        }
+    }
 
 
 def _object(required: Sequence[str] = (), *, closed: bool = True, **properties: Any) -> dict[str, Any]:

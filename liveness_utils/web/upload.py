@@ -14,7 +14,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ import numpy as np
 
 from liveness_utils.clips import Clip, Imu, clip_id_for, normalise_imu, upright_rgb, validate_clip
 from liveness_utils.errors import ClipError
+from liveness_utils.recorder import RecordRequest
 from liveness_utils.web.limits import LIMITS, Limits
 from liveness_utils.web.problems import UploadError
 
@@ -36,16 +37,6 @@ _TEXT_BYTES = 2_000_000
 _SAMPLES = 20_000
 _CODE = re.compile(r"[A-Za-z0-9_-]{1,24}")
 _KNOWN = {"nonce", "frames", "prints", "clock", "imu", "camera_facing", "record"}
-
-
-@dataclass(frozen=True)
-class RecordRequest:
-    """A person's wish to keep the clip: its label, the subject's and the device's code, the consent."""
-
-    label: str
-    subject: str
-    device: str | None
-    consent: bool
 
 
 @dataclass(frozen=True)
@@ -395,8 +386,14 @@ def _imu_disagreements(found: Alignment, t: np.ndarray, imu: Imu | None) -> list
 
 
 # ---------------------------------------------------------------------------------------- composing
-def to_clip(upload: Upload, limits: Limits = LIMITS) -> tuple[Clip, Alignment]:
+def to_clip(
+    upload: Upload, limits: Limits = LIMITS, *, lap: Callable[[str], None] = lambda _: None
+) -> tuple[Clip, Alignment]:
     """Decode an upload and set its parts on one clock.
+
+    Args:
+        upload: as `parse` gives it. limits: of `decode`. lap: called with ``decode`` and ``align``
+            when that is done.
 
     Returns:
         the clip, its times from the first frame, and the alignment found.
@@ -405,6 +402,7 @@ def to_clip(upload: Upload, limits: Limits = LIMITS) -> tuple[Clip, Alignment]:
         UploadError: 413, 415 or 422; see `decode`, `disagreements` and `clips.validate_clip`.
     """
     frames, t = decode(upload.video, limits)
+    lap("decode")
     small = np.stack([_thumbnail(frame) for frame in frames])
     found = align(t, upload.stamps, small, upload.prints)
     problems = disagreements(found, t, upload.stamps, upload.imu, upload.clock)
@@ -418,6 +416,7 @@ def to_clip(upload: Upload, limits: Limits = LIMITS) -> tuple[Clip, Alignment]:
     wrong = [p.removeprefix("upload: ") for p in validate_clip(clip)]
     if wrong:
         raise UploadError(422, "The recording cannot be used: " + " ".join(wrong))
+    lap("align")
     return clip, found
 
 

@@ -24,6 +24,7 @@ from liveness_utils import inputs
 from liveness_utils.clips import Clip, Imu, clip_id_for
 from liveness_utils.config import plain
 from liveness_utils.errors import BundleError, SessionError
+from liveness_utils.recorder import Recorder, RecordRequest
 from liveness_utils.runtime import LivenessSession, Verdict
 from liveness_utils.widget import wire
 
@@ -199,7 +200,7 @@ class LivenessWidget(anywidget.AnyWidget):
             self._exam.feel(imu)
 
     def _is_new_face(self, t: float) -> bool:
-        if not self.session._before.n_faces:
+        if not self.session.seen.n_faces:
             return False
         absent, self._face_at = t - self._face_at, t
         return absent > ABSENT
@@ -219,13 +220,11 @@ class LivenessWidget(anywidget.AnyWidget):
                 self._kept.popleft()
 
     def _shown(self, score: float | None, image: np.ndarray, t: float) -> Shown:
-        now, chosen = self.session._before, self.session._chosen
-        quality = chosen[-1].quality if chosen else None
-        values = dict(zip(self.session.bundle.feature_names, now.features * wire.SCALE, strict=True))
+        now = self.session.seen
         box = wire.relative_box(now.box, image) if now.n_faces else None
         return Shown(
             t, self._presentation, score if now.n_faces else None, self.session.progress, box, now.n_faces,
-            wire.advice(quality, self.limits), wire.cue_bars(values), self._judged(t),
+            wire.advice(now.quality, self.limits), wire.cue_bars(now.cues), self._judged(t),
         )  # fmt: skip
 
     def _judged(self, t: float) -> Verdict | None:
@@ -319,11 +318,8 @@ class LivenessWidget(anywidget.AnyWidget):
             The clip's id.
 
         Raises:
-            UploadError: an unknown label, or no consent. SessionError: see `recording`.
+            RecordError: an unknown label, or no consent. SessionError: see `recording`.
         """
-        from liveness_utils.web.records import Recorder
-        from liveness_utils.web.upload import RecordRequest
-
         clip = replace(self.recording(), clip_id=clip_id_for("widget", secrets.token_hex(8)))
         wish = RecordRequest(label, subject, device, bool(consent))
         return Recorder(root, self.session.bundle.species).keep(clip, wish).clip_id

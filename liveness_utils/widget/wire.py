@@ -14,14 +14,13 @@ import cv2
 import numpy as np
 
 from liveness_utils.clips import Imu, normalise_imu
-from liveness_utils.cues import FEATURE_SCALE as SCALE
 from liveness_utils.errors import SessionError
 from liveness_utils.inputs import QualityLimits
 
 MAX_JPEG = 2_000_000
 MAX_SIDE = 2048
 MAX_SAMPLES = 600
-__all__ = ["SCALE", "FrameMessage", "advice", "cue_bars", "decode_jpeg", "encode_jpeg", "read_frame", "relative_box"]
+__all__ = ["FrameMessage", "advice", "cue_bars", "decode_jpeg", "encode_jpeg", "read_frame", "relative_box"]
 
 PLATFORMS = ("w3c", "android", "ios_safari")
 

@@ -118,12 +118,13 @@ function base64(parts) {
  * Record a stream for some seconds.
  *
  * `motion` must have run for half a second before. `onProgress(seconds)` is called about every frame;
- * `signal` aborts. Returns {file, meta, ended}, `ended` being when the capture ended (performance.now).
+ * `signal` aborts. Returns {file, meta, marks}: when (performance.now) the capture
+ * ended, the recorder was closed and everything was packed.
  */
 export async function record(stream, video, motion, seconds, { onProgress = () => {}, signal } = {}) {
   const recorder = recorderFor(stream), parts = [], angle = screenAngle();
   recorder.ondataavailable = (event) => { if (event.data.size) parts.push(event.data); };
-  const stopped = new Promise((done) => { recorder.onstop = done; });
+  const stopped = new Promise((done) => { recorder.onstop = () => done(performance.now()); });
   const frames = new FrameLog(video);
   recorder.start();
   const deadline = performance.now() + 1000 * seconds + 3000;
@@ -140,12 +141,13 @@ export async function record(stream, video, motion, seconds, { onProgress = () =
     if (recorder.state !== "inactive") recorder.stop();
   }
   const ended = performance.now();
-  await Promise.all([stopped, pause(120)]);
+  const [closed] = await Promise.all([stopped, pause(120)]);
   const zero = frames.times[0];
   const imu = motion.around(zero, frames.times.at(-1));
   imu?.samples.forEach((s) => { s[0] -= zero; });
   const meta = {
     frames: frames.times.map((t) => t - zero), prints: base64(frames.prints), clock: frames.clock, camera_facing: "front", imu,
   };
-  return { file: new Blob(parts, { type: recorder.mimeType }), meta, ended };
+  const file = new Blob(parts, { type: recorder.mimeType });
+  return { file, meta, marks: { ended, closed, packed: performance.now() } };
 }

@@ -70,15 +70,26 @@ class ServerError extends Error {
 
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
-/** POST with patience: a full line (503) or a rate limit (429) is waited for as long as it says. */
+/** What the server says of its own time, in ms by stage. */
+function serverTiming(response) {
+  const parts = (response.headers.get("Server-Timing") ?? "").split(", ").map((part) => part.split(";dur="));
+  return Object.fromEntries(parts.filter((part) => part.length === 2).map(([name, ms]) => [name, Number(ms)]));
+}
+
+/**
+ * POST with patience: a full line (503) or a rate limit (429) is waited for as long as it says.
+ * Returns the answer, and when (performance.now) its request left, its head came and its body was read.
+ */
 async function post(path, options) {
   for (let k = 1; ; k++) {
-    let response, held;
+    let response, held, answered;
+    const sent = performance.now();
     try {
       response = await fetch(path, { method: "POST", signal: AbortSignal.timeout(90_000), ...options });
+      answered = performance.now();
       held = await response.json();
     } catch { throw new ServerError("gone", "The server does not answer."); }
-    if (response.ok) return held;
+    if (response.ok) return [held, { sent, answered, read: performance.now(), server: serverTiming(response) }];
     if (![429, 503].includes(response.status)) throw new ServerError("rejected", held.detail ?? "The server refused the clip.");
     if (k >= TRIES) throw new ServerError("busy", held.detail);
     const seconds = Math.min(20, Number(response.headers.get("Retry-After")) || 2);
@@ -88,9 +99,12 @@ async function post(path, options) {
   }
 }
 
-const newSession = (challenge) => post("/api/v1/sessions", {
-  headers: { "Content-Type": "application/json" }, body: JSON.stringify({ challenge }),
-});
+async function newSession(challenge) {
+  const [session] = await post("/api/v1/sessions", {
+    headers: { "Content-Type": "application/json" }, body: JSON.stringify({ challenge }),
+  });
+  return session;
+}
 
 function send(file, meta) {
   const form = new FormData();
@@ -134,7 +148,7 @@ async function check() {
   if (!wishIsComplete()) return;
   abort = new AbortController();
   const motion = new MotionLog();
-  let ended = 0;
+  let marks = {};
   try {
     setState("starting", "Starting the camera …");
     const allowed = await asked;
@@ -144,22 +158,23 @@ async function check() {
     const keep = wish();
     const [session] = await Promise.all([newSession(!keep && $("challenge").checked), pause(PREROLL_MS)]);
     const taken = await capture(session, motion);
-    ended = taken.ended;
+    marks = taken.marks;
     motion.stop();
     notice(taken.meta.imu ? "" : NOTICES[allowed === "denied" ? "denied" : "absent"]);
     if (!taken.meta.imu && config.requireImu) throw new CaptureError("no-motion", "");
     setState("judging", "Judging …");
-    show(await send(taken.file, { ...taken.meta, nonce: session.nonce, record: keep }), ended, keep);
+    const [held, times] = await send(taken.file, { ...taken.meta, nonce: session.nonce, record: keep });
+    show(held, { ...marks, ...times }, keep);
   } catch (error) {
-    failed(error, ended);
+    failed(error, marks);
   } finally {
     motion.stop();
   }
 }
 
-function failed(error, ended) {
+function failed(error, marks) {
   if (error instanceof ServerError && error.state === "rejected") {
-    show({ decision: "no_decision", score: null, threshold: null, reasons: [error.message], bars: [] }, ended, null);
+    show({ decision: "no_decision", score: null, threshold: null, reasons: [error.message], bars: [] }, marks, null);
   } else if (error.state in COVERS) {
     closeCamera();
     setState(error.state);
@@ -214,7 +229,7 @@ function bar(cue) {
   return box;
 }
 
-function show(held, ended, keep) {
+function show(held, marks, keep) {
   const card = $("verdict");
   card.className = `verdict ${held.decision}`;
   $("decision").textContent = WORDS[held.decision] ?? WORDS.no_decision;
@@ -229,20 +244,31 @@ function show(held, ended, keep) {
   remember(held, keep);
   setState("verdict");
   $("start").textContent = "Check again";
-  facts(held, ended);
+  facts(held, marks);
   closeCamera();
   $("decision").focus({ preventScroll: true });
   card.scrollIntoView({ block: "nearest" });
 }
 
-function facts(held, ended) {
-  const delay = ended ? performance.now() - ended : NaN;
+/** Milliseconds from the end of the capture to the verdict on the screen, by stage; `network` is both ways. */
+function stages({ ended, closed, packed, sent, answered, read, server }, shown) {
+  const { total, ...judging } = server;
+  return {
+    close: closed - ended, sensors: packed - closed, pack: sent - packed, network: answered - sent - total,
+    ...judging, answer: read - answered, draw: shown - read,
+  };
+}
+
+function facts(held, marks) {
+  const now = performance.now(), delay = marks.ended ? now - marks.ended : NaN;
   const parts = [];
-  if (Number.isFinite(delay)) parts.push(`Verdict ${(delay / 1000).toFixed(1)} s after the capture`);
+  const own = marks.server?.total ? `, ${(marks.server.total / 1000).toFixed(1)} s of it on the server` : "";
+  if (Number.isFinite(delay)) parts.push(`Verdict ${(delay / 1000).toFixed(1)} s after the capture${own}`);
   if (held.capture) parts.push(`${held.capture.frames} frames in ${held.capture.seconds.toFixed(1)} s, ${held.capture.has_imu ? "with" : "without"} motion data`);
   if (held.recorded) parts.push(`kept as ${held.recorded}`);
   $("facts").textContent = parts.length ? `${parts.join(" · ")}.` : "";
-  Object.assign($("verdict").dataset, { decision: held.decision, score: held.score ?? "", delayMs: delay, recorded: held.recorded ?? "", answer: JSON.stringify(held) });
+  const spent = marks.server?.total ? JSON.stringify(stages(marks, now)) : "";
+  Object.assign($("verdict").dataset, { spent, decision: held.decision, score: held.score ?? "", delayMs: delay, recorded: held.recorded ?? "", answer: JSON.stringify(held) });
 }
 
 function remember(held, keep) {

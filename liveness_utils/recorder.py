@@ -1,12 +1,13 @@
 """Keeps labelled presentations as clips of the contract, for `clips.load_clip` and notebook 09.
 
-In: a clip, its label, codes and consent. Out: DIR/clips/<clip_id>/ and a row of DIR/manifest.parquet,
-each whole or not at all. Opened only by `liveness serve --record DIR`.
+In: a clip, its label, codes and consent, from `web` (`liveness serve --record DIR`) or `widget` (`save`).
+Out: DIR/clips/<clip_id>/ and a row of DIR/manifest.parquet, each whole or not at all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,7 @@ import pandas as pd
 from filelock import FileLock
 
 from liveness_utils.clips import Clip, load_clip, read_manifest, write_clip, write_manifest
-from liveness_utils.web.problems import UploadError
-from liveness_utils.web.upload import RecordRequest
+from liveness_utils.errors import RecordError
 
 # Nearly without loss: what is kept is what training and judging will see.
 CRF = 10
@@ -25,6 +25,16 @@ CONSENT = (
     "The person shown agrees that this video and the motion data are stored on this server under a code, "
     "for research on liveness detection, and can ask for their deletion by that code."
 )
+
+
+@dataclass(frozen=True)
+class RecordRequest:
+    """A person's wish to keep the clip: its label, the subject's and the device's code, the consent."""
+
+    label: str
+    subject: str
+    device: str | None
+    consent: bool
 
 
 class Recorder:
@@ -43,18 +53,18 @@ class Recorder:
         """Refuse what must not be kept.
 
         Raises:
-            UploadError: 400 for an unknown label or without consent.
+            RecordError: the label is unknown, or there is no consent.
         """
         if wish.label not in self.labels:
-            raise UploadError(400, f"`record.label` must be one of {list(self.labels)}.")
+            raise RecordError(f"`record.label` must be one of {list(self.labels)}.")
         if not wish.consent:
-            raise UploadError(400, "Nothing is kept without consent: tick it, or send no `record`.")
+            raise RecordError("Nothing is kept without consent: tick it, or send no `record`.")
 
     def keep(self, clip: Clip, wish: RecordRequest) -> Clip:
         """Store a clip and return it as it reads back, which is what a later evaluation sees.
 
         Raises:
-            UploadError: see `check`. OSError: the folder cannot be written.
+            RecordError: see `check`. OSError: the folder cannot be written.
         """
         self.check(wish)
         row = _row(clip, wish)
