@@ -185,7 +185,10 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("--data", default="", help="folder of clips")
     parser.add_argument("--out", default="", help="folder of the run (default runs/PROFILE)")
     parser.add_argument("--start", type=Path, metavar="CKPT|BUNDLE", help="fine-tune from these weights")
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="single pictures for the encoder's first lesson")
+    parser.add_argument("--encoder-epochs", type=int, help="passes of that lesson, 0 for none (default: the profile's)")
     parser.add_argument("--epochs", type=int, help="upper bound (default: the profile's)")
+    parser.add_argument("--batch-size", type=int, help="clips a step and process (default: the profile's)")
     parser.add_argument("--learning-rate", type=float, help="default: the profile's, a third of it with --start")
     parser.add_argument("--modalities", nargs="+", choices=("video", "landmarks", "imu"), help="default: all three")
     parser.add_argument("--study", action="store_true", help="the study's many trainings instead of one")
@@ -194,6 +197,7 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("--devices", type=int, default=1, help="processes or GPUs on this machine")
     parser.add_argument("--num-nodes", type=int, default=1)
     parser.add_argument("--strategy", default="auto", help="e.g. ddp")
+    parser.add_argument("--accelerator", default="auto", help="cpu, gpu, ... (default: what there is)")
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -203,7 +207,8 @@ def _train(args: argparse.Namespace) -> None:
     dataset.prepare(paths.data, paths.features, workers=args.workers)
     settings = training.from_profile(
         config.profile(args.profile), paths.features, paths.checkpoints, seed=args.seed,
-        devices=args.devices, num_nodes=args.num_nodes, strategy=args.strategy, **_training_changes(args),
+        devices=args.devices, num_nodes=args.num_nodes, strategy=args.strategy, accelerator=args.accelerator,
+        **_training_changes(args),
     )  # fmt: skip
     if not args.study:
         checkpoint = training.train(settings)
@@ -216,11 +221,15 @@ def _train(args: argparse.Namespace) -> None:
     print(f"{len(files)} trainings in {paths.study}")
 
 
+_TRAINING = ("epochs", "encoder_epochs", "batch_size", "learning_rate")
+
+
 def _training_changes(args: argparse.Namespace) -> dict[str, Any]:
     """What the command line says of a training; fine-tuning takes smaller steps unless told."""
     from liveness_utils import config
 
-    changes: dict[str, Any] = {"epochs": args.epochs, "learning_rate": args.learning_rate}
+    changes: dict[str, Any] = {name: getattr(args, name) for name in _TRAINING}
+    changes["pictures"] = str(args.pictures) if args.pictures else None
     changes["modalities"] = tuple(args.modalities) if args.modalities else None
     if args.start:
         inside = args.start / "checkpoint.pt"

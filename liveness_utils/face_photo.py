@@ -6,7 +6,10 @@ the texture where it shows skin, and a `Face` as from `faces.build_face` goes ou
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -360,20 +363,62 @@ def lift_folder(folder, *, limit: int | None = None) -> list[faces.Face]:
     Raises:
         FaceError: the folder is missing or no photo in it shows one face.
     """
-    from liveness_utils.landmarks import Landmarker
+    out = [lift_portrait(found) for found in islice(_find(folder), limit)]
+    if not out:
+        raise _no_portrait(folder)
+    return out
 
+
+@dataclass(frozen=True, eq=False)
+class Portrait:
+    """A photo that shows one face: its file, its (478,2) landmarks in pixels, and its number among the folder's photos."""
+
+    path: Path
+    pixels: np.ndarray
+    number: int
+
+
+@lru_cache(maxsize=2)
+def portraits(folder: str) -> tuple[Portrait, ...]:
+    """All photos of a folder that show exactly one face; looked for once a process.
+
+    Raises:
+        FaceError: the folder is missing or no photo in it shows one face.
+    """
+    found = tuple(_find(folder))
+    if not found:
+        raise _no_portrait(folder)
+    return found
+
+
+def lift_portrait(found: Portrait) -> faces.Face:
+    """Lift a photo whose landmarks are known."""
+    return lift_photo(cv2.imread(str(found.path), cv2.IMREAD_COLOR)[..., ::-1], found.pixels, seed=found.number)
+
+
+def photo_files(folder) -> list[Path]:
+    """Photos of a folder, by name.
+
+    Raises:
+        FaceError: the folder is missing or holds none.
+    """
     folder = Path(folder)
     files = sorted(p for p in folder.glob("*") if p.suffix.lower() in PHOTO_SUFFIXES) if folder.is_dir() else []
     if not files:
         raise FaceError(f"{folder} holds no photos ({', '.join(PHOTO_SUFFIXES)}): give a folder of portraits.")
-    landmarker, out = Landmarker(num_faces=2, running_mode="image"), []
-    for seed, path in enumerate(files):
-        if limit is not None and len(out) >= limit:
-            break
+    return files
+
+
+def _find(folder) -> Iterator[Portrait]:
+    from liveness_utils.landmarks import Landmarker
+
+    files, landmarker = photo_files(folder), Landmarker(num_faces=2, running_mode="image")
+    for number, path in enumerate(files):
         image = cv2.imread(str(path), cv2.IMREAD_COLOR)
         seen = landmarker.detect(np.ascontiguousarray(image[..., ::-1])) if image is not None else []
         if len(seen) == 1:
-            out.append(lift_photo(image[..., ::-1], seen[0].points, seed=seed))
-    if not out:
-        raise FaceError(f"No photo in {folder} shows exactly one face: give portraits of at least 200 pixels.")
-    return out
+            yield Portrait(path, np.asarray(seen[0].points, float)[:, :2], number)
+
+
+def _no_portrait(folder) -> FaceError:
+    return FaceError(f"No photo in {folder} shows exactly one face: give portraits of at least 200 pixels.")

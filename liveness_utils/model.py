@@ -20,6 +20,7 @@ CROP = 112
 DEPTH = 14
 WINDOW = 32
 OUTPUTS = ("logit", "depth", "species", "consistency")
+BONA_FIDE, MASKS = 0, (6, 7)  # among the species, in the order of `instruments.SPECIES`
 STEP_OUTPUTS = (*OUTPUTS, "h", "c")
 
 
@@ -154,6 +155,43 @@ class FrameEncoder(nn.Module):
         embedding = functional.hardswish(self.embed(torch.cat(pooled, dim=1)))
         side = depth.shape[-1]
         return embedding, depth.reshape(-1, side, side), attention.reshape(-1, side, side)
+
+
+def soft_minimum(*values: Tensor) -> Tensor:
+    """A smooth least of several log odds: all of them have to be high. At most the least of them."""
+    return -torch.logsumexp(-torch.stack(values, dim=-1), dim=-1)
+
+
+class PictureVerdict(nn.Module):
+    """What one picture by itself says: a living face has relief, and is neither a rigid nor a soft mask.
+
+    Each is asked by itself and all must hold. How a print or a screen *looks* is left out on
+    purpose: an encoder learns the simulator's prints and screens to perfection and then takes real
+    cameras for screens, while relief, which it had to learn from shape, holds on real pictures too.
+    """
+
+    INSIDE = slice(3, 11)  # of the 14 cells a side: the face without its rim
+
+    def __init__(self, species: int) -> None:
+        super().__init__()
+        margins = torch.zeros(species, len(MASKS))
+        for column, mask in enumerate(MASKS):
+            if mask < species:
+                margins[BONA_FIDE, column], margins[mask, column] = 1.0, -1.0
+        self.register_buffer("margins", margins)
+        self.gain = nn.Parameter(torch.tensor([20.0, 1.0, 1.0]))
+        self.shift = nn.Parameter(torch.tensor([-3.0, 1.0, 1.0]))
+
+    @classmethod
+    def relief(cls, depth: Tensor) -> Tensor:
+        """How strong the relief (n, 14, 14) of the face is: (n,), root mean square in inter-ocular distances."""
+        inside = depth[:, cls.INSIDE, cls.INSIDE]
+        return torch.sqrt((inside * inside).mean(dim=(1, 2)) + 1e-5)
+
+    def forward(self, kinds: Tensor, depth: Tensor) -> Tensor:
+        """Species' logits (n, S) and relief (n, 14, 14) to log odds of a living face (n, 1)."""
+        asked = torch.cat([self.relief(depth).unsqueeze(1), kinds @ self.margins], dim=1) * self.gain + self.shift
+        return soft_minimum(*torch.clamp(asked, -8.0, 8.0).unbind(dim=1)).unsqueeze(1)
 
 
 class FeatureEncoder(nn.Module):
@@ -292,7 +330,7 @@ class LivenessNet(nn.Module):
     signals (`Watch`); and the correlation of learned pairs of signals, one from the geometry (its
     change since the frame before) and one from the IMU: is what is seen caused by the motion of
     this phone? The last after FaceLive, Li et al., CCS 2015, doi 10.1145/2810103.2813612, with the
-    signals learned.
+    signals learned. Without an IMU each picture's own verdict (`PictureVerdict`) has a veto.
 
     Example:
         >>> net = LivenessNet(ModelConfig(n_features=4))
@@ -324,12 +362,13 @@ class LivenessNet(nn.Module):
         self.species = nn.Linear(self.JUDGE_WIDTH, config.n_species)
         self.consistency = nn.Linear(self.JUDGE_WIDTH, 1)
         self.glance = nn.Linear(config.embedding, config.n_species)
+        self.picture = PictureVerdict(config.n_species)
         self.spare = nn.Dropout(config.drop)
 
     @property
     def state_size(self) -> int:
-        """Width of `c`: LSTM cell, sum of outputs, six running values a pair and a signal, frames seen."""
-        return 2 * self.config.hidden + 6 * self.config.pairs + 6 * self.watch.width + 1
+        """Width of `c`: LSTM cell, sum of outputs, six running values a pair and a signal, verdicts, frames seen."""
+        return sum(self._state_widths)
 
     def initial_state(self, batch: int = 1) -> tuple[Tensor, Tensor]:
         """Zeros: h (B, H) and c (B, state_size)."""
@@ -350,20 +389,20 @@ class LivenessNet(nn.Module):
     def _advance(self, gates: Tensor, signals: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """One frame of recurrence: LSTM, and the sums behind means, correlations and statistics."""
         k = self.config.pairs
-        cell, total, pairs, levels, count = torch.split(c, self._state_widths, dim=1)
-        seen, felt, x = torch.split(signals, [k, k, self.watch.width], dim=1)
+        cell, total, pairs, levels, verdicts, count = torch.split(c, self._state_widths, dim=1)
+        seen, felt, x, verdict = torch.split(signals, [k, k, self.watch.width, 1], dim=1)
         h, cell = self._lstm(gates, h, cell)
         before, sums = torch.split(pairs, [k, 5 * k], dim=1)
         started = torch.clamp(count, 0.0, 1.0)
         change, felt = (seen - before) * started, felt * started
         sums = sums + torch.cat([change, felt, change * change, felt * felt, change * felt], dim=1)
         levels = self.watch.advance(levels, x, count)
-        return h, torch.cat([cell, total + h, seen, sums, levels, count + 1.0], dim=1)
+        return h, torch.cat([cell, total + h, seen, sums, levels, verdicts + verdict, count + 1.0], dim=1)
 
     @property
     def _state_widths(self) -> list[int]:
         width, k = self.config.hidden, self.config.pairs
-        return [width, width, 6 * k, 6 * self.watch.width, 1]
+        return [width, width, 6 * k, 6 * self.watch.width, 1, 1]
 
     def _correlations(self, pairs: Tensor, count: Tensor) -> Tensor:
         _, su, sv, suu, svv, suv = torch.chunk(pairs, 6, dim=1)
@@ -374,7 +413,7 @@ class LivenessNet(nn.Module):
 
     def _evidence(self, h: Tensor, c: Tensor, presence: Tensor) -> Tensor:
         """Of the frames so far: last and mean output, pair correlations, statistics, (B, 2H + K + 5M)."""
-        _, total, pairs, levels, count = torch.split(c, self._state_widths, dim=1)
+        _, total, pairs, levels, _, count = torch.split(c, self._state_widths, dim=1)
         rho = self._correlations(pairs, count) * presence[:, 1:2] * presence[:, 2:3]
         course = self.watch.statistics(levels, count) * self.watch.visible(presence)
         return torch.cat([h, total / count, rho, course], dim=1)
@@ -382,19 +421,36 @@ class LivenessNet(nn.Module):
     def _heads(self, h: Tensor, c: Tensor, presence: Tensor) -> dict[str, Tensor]:
         judged = self.judge(self._evidence(h, c, presence))
         consistency = self.consistency(judged) * presence[:, 2:3]
-        logit = self.liveness(torch.cat([judged, consistency], dim=1))
+        fused = self.liveness(torch.cat([judged, consistency], dim=1))
+        verdicts, count = torch.split(c, self._state_widths, dim=1)[-2:]
         return {
-            "logit": logit.reshape(-1),
+            "logit": self._decide(fused, verdicts / count, presence).reshape(-1),
             "species": self.species(judged),
             "consistency": consistency.reshape(-1),
         }
 
-    def _signals(self, pixels: Tensor, features: Tensor, imu: Tensor, presence: Tensor) -> tuple[Tensor, Tensor]:
-        """Gates (n, 4H) and signals (n, 2K + M) of frames that are each for themselves."""
+    @staticmethod
+    def _decide(fused: Tensor, pictures: Tensor, presence: Tensor) -> Tensor:
+        """With an IMU the fusion decides; without, the pictures have a veto; with pictures alone, they decide."""
+        seen, marks, felt = torch.chunk(presence, 3, dim=1)
+        vetoed = soft_minimum(fused, pictures)
+        without = seen * (marks * vetoed + (1.0 - marks) * pictures) + (1.0 - seen) * fused
+        return felt * fused + (1.0 - felt) * without
+
+    def _signals(
+        self, pixels: tuple[Tensor, Tensor], features: Tensor, imu: Tensor, presence: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Gates (n, 4H) and signals (n, 2K + M + 1) of frames that are each for themselves."""
+        embedding, verdict = pixels
         scaled, geometry, seen = self.features(features, presence[:, 2:3])
         inertia, felt = self.imu(imu)
-        gates = self.input_gates(self.spare(self._fuse([pixels, geometry, inertia], presence)))
-        return gates, torch.cat([seen, felt, self.watch(pixels, scaled, inertia)], dim=1)
+        gates = self.input_gates(self.spare(self._fuse([embedding, geometry, inertia], presence)))
+        return gates, torch.cat([seen, felt, self.watch(embedding, scaled, inertia), verdict], dim=1)
+
+    def _pictures(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Crops (n, 112, 112, 3) to embedding (n, E), verdict (n, 1), depth and attention (n, 14, 14)."""
+        embedding, depth, attention = self.frame(frames)
+        return embedding, self.picture(self.glance(embedding), depth), depth, attention
 
     def encode(
         self, frames: Tensor, features: Tensor, imu: Tensor, presence: Tensor, hold: Tensor | None = None
@@ -408,13 +464,14 @@ class LivenessNet(nn.Module):
                 presence then have N rows. None: every clip sees its own F = T frames.
 
         Returns:
-            gates (B, T, 4H), signals (B, T, 2K + M), embedding of the pictures (B, F, E), depth
+            gates (B, T, 4H), signals (B, T, 2K + M + 1), embedding of the pictures (B, F, E), depth
             (B, F, 14, 14), attention (B, F, 14, 14).
         """
         batch, shown = frames.shape[:2]
         clips, steps = features.shape[:2]
-        embedding, depth, attention = self.frame(frames.reshape(-1, *frames.shape[2:]))
-        pixels = embedding if hold is None else embedding[hold.reshape(-1)]
+        embedding, verdict, depth, attention = self._pictures(frames.reshape(-1, *frames.shape[2:]))
+        pixels = embedding, verdict
+        pixels = pixels if hold is None else tuple(x[hold.reshape(-1)] for x in pixels)
         mask = presence.unsqueeze(1).repeat(1, steps, 1).reshape(-1, 3)
         flat = features.reshape(-1, features.shape[-1]), imu.reshape(-1, *imu.shape[2:])
         temporal = [x.reshape(clips, steps, -1) for x in self._signals(pixels, *flat, mask)]
@@ -453,8 +510,8 @@ class LivenessNet(nn.Module):
         Returns:
             as `forward` with depth (B, 14, 14), and the new h and c.
         """
-        pixels, depth, _ = self.frame(frame)
-        gates, signals = self._signals(pixels, features, imu, presence)
+        embedding, verdict, depth, _ = self._pictures(frame)
+        gates, signals = self._signals((embedding, verdict), features, imu, presence)
         h, c = self._advance(gates, signals, h, c)
         return {**self._heads(h, c, presence), "depth": depth, "h": h, "c": c}
 

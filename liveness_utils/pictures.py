@@ -3,7 +3,8 @@
 Clips teach motion. Which surface a face is shown on can be seen in one picture, and for that the training clips are
 few: a hundred people, ten instruments a species, seven phones. So the renderer also makes single pictures of people
 and instruments that are in no clip, by cameras that differ more than phones do. They go to the picture encoder only
-(`training.teach_encoder`), as arrays; nothing is ever measured on them.
+(`training.teach_encoder`), as arrays; nothing is ever measured on them. Where there is a folder of portraits, half
+of the people can have faces that are lifted from them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from liveness_utils import inputs
 from liveness_utils.clips import clip_id_for, read_video, write_video
 from liveness_utils.config import write_json
 from liveness_utils.devices import DEVICES, DeviceProfile
+from liveness_utils.errors import ConfigError
+from liveness_utils.face_photo import photo_files, portraits
 from liveness_utils.instruments import INSTRUMENTS_PER_SPECIES, SPECIES
 from liveness_utils.landmarks import face_box, face_crop
 from liveness_utils.simulate import GENERATOR_VERSION, MOTION_MIX, POOLS, ClipSpec, lights_for, still
@@ -31,16 +34,18 @@ VERSION = 1
 # Masks come most often: they are the hardest to tell.
 MIX = {"bona_fide": 16, "flat_print": 6, "bent_print": 6, "eye_hole_print": 6, "still_replay": 8, "rigid_mask": 10, "soft_mask": 12}  # fmt: skip
 PEOPLE, ROOMS = 4, 4  # of a group of 64 pictures
+GROUP = sum(MIX.values())
 _FIRST = 100_000  # people, scenes and pictures are numbered from here: clips have lower numbers
 _ARRAYS = ("crops", "depth", "species")
 _GROUPS_A_TASK = 6
+CAMERAS = ("varied", "clips")  # cameras of all kinds, or those of the training clips as they are
 
 
 @dataclass(frozen=True)
 class Pictures:
     """Arrays of single pictures: crops (n, 112, 112, 3) uint8, depth (n, 14, 14) float16, species (n,) int64.
 
-    `mark` names the very pictures: version, generator, count, seed.
+    `mark` names the very pictures: version, generator, count, seed, and cameras and photos where they are not the usual.
     """
 
     crops: np.ndarray
@@ -51,15 +56,23 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.species)
 
+    def first(self, count: int) -> Pictures:
+        """The first `count` pictures or a few less: whole groups, hence those of a folder that was made with so many."""
+        size = min(len(self), max(1, count // GROUP) * GROUP)
+        arrays = (getattr(self, name)[:size] for name in _ARRAYS)
+        return Pictures(*arrays, self.mark | {"count": size})
 
-def plan(count: int, seed: int = 0) -> list[list[ClipSpec]]:
+
+def plan(count: int, seed: int = 0, photos: str = "") -> list[list[ClipSpec]]:
     """Decide `count` pictures, in groups of at most 64 that share people and rooms.
+
+    With a folder of `photos` the people of every second group are lifted from them; everything else stays as it is.
 
     >>> sum(len(group) for group in plan(40, 0))
     40
     """
-    size = sum(MIX.values())
-    return [_group(k, min(size, count - k * size), seed) for k in range(-(-count // size))]
+    groups = [_group(k, min(GROUP, count - k * GROUP), seed) for k in range(-(-count // GROUP))]
+    return [[replace(s, photos=photos if k % 2 else "") for s in group] for k, group in enumerate(groups)]
 
 
 def _group(number: int, count: int, seed: int) -> list[ClipSpec]:
@@ -107,15 +120,18 @@ def varied(device: DeviceProfile, rng: np.random.Generator) -> DeviceProfile:
     return replace(device, sensor=sensor, crf=int(rng.integers(16, 36)))
 
 
-def picture(spec: ClipSpec) -> tuple[np.ndarray, np.ndarray]:
+def picture(spec: ClipSpec, cameras: str = "varied") -> tuple[np.ndarray, np.ndarray]:
     """Make one picture.
+
+    Args:
+        spec: from `plan`. cameras: of CAMERAS.
 
     Returns:
         Face crop (112, 112, 3) uint8 and depth target (14, 14) float16, see `dataset.depth_target`. The box is that
         of the true landmarks.
     """
     rng = np.random.default_rng([spec.seed, 37, spec.number])
-    camera = varied(DEVICES[spec.device], rng)
+    camera = varied(DEVICES[spec.device], rng) if cameras == "varied" else DEVICES[spec.device]
     clip = still(spec, camera)
     clip = replace(clip, frames=_through_codec(clip.frames, camera))
     box = face_box(clip.truth.landmarks[0])
@@ -128,9 +144,9 @@ def _through_codec(frames: np.ndarray, camera: DeviceProfile) -> np.ndarray:
         return read_video(path)[0]
 
 
-def _make(specs: Sequence[ClipSpec]) -> dict[str, np.ndarray]:
+def _make(specs: Sequence[ClipSpec], cameras: str) -> dict[str, np.ndarray]:
     """Arrays of some pictures, in their order."""
-    made = [picture(spec) for spec in specs]
+    made = [picture(spec, cameras) for spec in specs]
     kinds = [SPECIES.index(spec.species) for spec in specs]
     return {
         "crops": np.array([m[0] for m in made]),
@@ -139,34 +155,66 @@ def _make(specs: Sequence[ClipSpec]) -> dict[str, np.ndarray]:
     }
 
 
-def prepare(out_dir: str | os.PathLike, count: int, *, seed: int = 0, workers: int = 2, progress: bool = True) -> Path:
+def prepare(
+    out_dir: str | os.PathLike,
+    count: int,
+    *,
+    seed: int = 0,
+    cameras: str = "varied",
+    photos: str | os.PathLike | None = None,
+    workers: int = 2,
+    progress: bool = True,
+) -> Path:
     """Make pictures, once: a folder that holds these very ones is left as it is.
 
     Args:
         out_dir: folder of crops.npy, depth.npy, species.npy and, when complete, index.json.
-        count: how many. seed: of the data set. workers: processes. progress: show a bar.
+        count: how many. seed: of the data set. cameras: ``varied``, or ``clips`` for those of the training clips.
+        photos: folder of portraits that half of the people are lifted from (`faces.faces_from_photos`).
+        workers: processes. progress: show a bar.
 
     Returns:
         out_dir.
+
+    Raises:
+        ConfigError: unknown cameras.
+        FaceError: the folder of photos shows nobody.
     """
     from joblib import Parallel, delayed
     from tqdm.auto import tqdm
 
     out = Path(out_dir)
-    mark = {"version": VERSION, "generator": GENERATOR_VERSION, "count": count, "seed": seed}
-    if _mark_of(out) == mark:
+    wanted = mark(count, seed, cameras, photos)
+    if _mark_of(out) == wanted:
         return out
+    if photos:
+        portraits(str(photos))  # fails here rather than in a worker
     out.mkdir(parents=True, exist_ok=True)
     (out / "index.json").unlink(missing_ok=True)
-    groups = plan(count, seed)
+    groups = plan(count, seed, str(photos or ""))
     # Long tasks: a worker whose caches have grown is replaced after a task, and a new one compiles first.
     tasks = [sum(groups[k : k + _GROUPS_A_TASK], []) for k in range(0, len(groups), _GROUPS_A_TASK)]
-    made = Parallel(n_jobs=workers, return_as="generator")(delayed(_make)(task) for task in tasks)
+    made = Parallel(n_jobs=workers, return_as="generator")(delayed(_make)(task, cameras) for task in tasks)
     parts = list(tqdm(made, total=len(tasks), desc="pictures", unit="task", disable=not progress))
     for name in _ARRAYS:
         np.save(out / f"{name}.npy", np.concatenate([part[name] for part in parts]))
-    write_json(out / "index.json", mark)
+    write_json(out / "index.json", wanted)
     return out
+
+
+def mark(count: int, seed: int = 0, cameras: str = "varied", photos: str | os.PathLike | None = None) -> dict:
+    """What makes pictures these very ones, as their folder keeps it; photographs by their names and sizes.
+
+    Raises:
+        ConfigError: unknown cameras.
+        FaceError: there are no photos.
+    """
+    if cameras not in CAMERAS:
+        raise ConfigError(f"Unknown cameras {cameras!r}: choose one of {', '.join(CAMERAS)}.")
+    told = {"version": VERSION, "generator": GENERATOR_VERSION, "count": count, "seed": seed}
+    if cameras != "varied":
+        told["cameras"] = cameras
+    return told | ({"photos": [[p.name, p.stat().st_size] for p in photo_files(photos)]} if photos else {})
 
 
 def _mark_of(folder: Path) -> dict:
@@ -177,5 +225,5 @@ def _mark_of(folder: Path) -> dict:
 def open_pictures(folder: str | os.PathLike) -> Pictures | None:
     """Map what `prepare` left; None where there is nothing (complete)."""
     folder = Path(folder)
-    mark = _mark_of(folder)
-    return Pictures(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS), mark) if mark else None
+    told = _mark_of(folder)
+    return Pictures(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS), told) if told else None

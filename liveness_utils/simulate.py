@@ -72,6 +72,7 @@ class ClipSpec:
 
     `changes` is empty in a plan; `redteam` sets it to see what one of an attacker's choices is worth: a field of
     the instrument with its value, ``distance`` (factor) or ``imu_truth`` (share of the true motion in a forged IMU).
+    `photos` is empty in a plan, too; `pictures` sets it to a folder of portraits that the people's faces are lifted from.
     """
 
     clip_id: str
@@ -92,6 +93,7 @@ class ClipSpec:
     motion_kind: str
     follow_gain: float
     changes: tuple[tuple[str, float], ...] = ()
+    photos: str = ""
 
 
 # ---------------------------------------------------------------- plan
@@ -201,8 +203,16 @@ def _cycle(values: Sequence, count: int, rng: np.random.Generator) -> list:
 
 
 @lru_cache(maxsize=GROUP + 4)
-def person(seed: int, subject: int) -> Face:
-    """The face of subject number `subject` of data set `seed`; cached, since subjects come in several clips."""
+def person(seed: int, subject: int, photos: str = "") -> Face:
+    """The face of subject number `subject` of data set `seed`; cached, since subjects come in several clips.
+
+    With a folder of `photos` it is lifted from one of them, in turn: subject k shows photo k modulo their number.
+    """
+    if photos:
+        from liveness_utils import face_photo
+
+        found = face_photo.portraits(photos)
+        return face_photo.lift_portrait(found[subject % len(found)])
     return build_face(sample_identity(np.random.default_rng([seed, 11, subject]), **_covariates(seed, subject)))
 
 
@@ -213,8 +223,8 @@ def _covariates(seed: int, subject: int) -> dict:
 
 
 @lru_cache(maxsize=12)
-def _skin_texture(seed: int, subject: int) -> Texture:
-    face = person(seed, subject)
+def _skin_texture(seed: int, subject: int, photos: str = "") -> Texture:
+    face = person(seed, subject, photos)
     return make_texture(face.albedo, gloss=face.gloss)
 
 
@@ -300,13 +310,16 @@ def _moved(points: np.ndarray, pose: np.ndarray) -> np.ndarray:
     return (points @ pose[:3, :3].T.astype(np.float32) + pose[:3, 3].astype(np.float32)).astype(np.float32)
 
 
-def _act(seed: int, subject: int, t: np.ndarray, rng, camera, *, gain: float = 0.0, kind: str | None = None) -> Actor:
+def _act(
+    spec: ClipSpec, subject: int, t: np.ndarray, rng, camera, *, gain: float = 0.0, kind: str | None = None
+) -> Actor:
     """A person who moves, blinks, speaks and looks around, perhaps turning with the phone that films."""
     poses = motion.head_trajectory(rng, kind, follow=camera, gain=gain).pose(t)
     expression = motion.expression_timeline(rng, t).weights
     looks_at_phone = rng.random() < 0.7
     gaze = motion.gaze_timeline(rng, t, motion.gaze_target(poses, camera.pose(t)) if looks_at_phone else None)
-    return Actor(person(seed, subject), _skin_texture(seed, subject), poses, expression, gaze)
+    who = (spec.seed, subject, spec.photos)
+    return Actor(person(*who), _skin_texture(*who), poses, expression, gaze)
 
 
 @dataclass(frozen=True)
@@ -343,7 +356,7 @@ def photograph(spec: ClipSpec, rng: np.random.Generator, width: int, height: int
     distance = rng.uniform(0.30, 0.45)
     camera = motion.camera_trajectory(str(rng.choice(["hold_still", "natural"])), rng, distance)
     poses = camera.pose(t)
-    victim = _act(spec.seed, spec.subject, t, rng, camera, kind=None if video else "calm")
+    victim = _act(spec, spec.subject, t, rng, camera, kind=None if video else "calm")
     if not video:
         victim = replace(victim, expression=_posed(rng))
     cut = _cropped(lens(device, rng, width, height), rng.uniform(*CROPPED), victim.poses, poses)
@@ -443,7 +456,7 @@ def _present_print(spec: ClipSpec, t: np.ndarray, rng, camera) -> Surface:
     picture = photograph(spec, rng, int(round(height * tool.width / tool.height)), height, video=False)
     wearer = None
     if spec.species == "eye_hole_print":
-        wearer = replace(_act(spec.seed, spec.other, t, rng, camera, gain=spec.follow_gain), daylight=BEHIND_SHEET)
+        wearer = replace(_act(spec, spec.other, t, rng, camera, gain=spec.follow_gain), daylight=BEHIND_SHEET)
         tool = _fitted(tool, picture, wearer)
     texture = make_texture(pai.print_texture(picture.frames[0], tool, rng), alpha=_holes(picture, tool, spec))
     material = Material(specular=0.03 + 0.02 * tool.specular, roughness=tool.roughness, mirror=0.6 * tool.specular**2)
@@ -564,7 +577,7 @@ def _hands(tool, hand: motion.Trajectory, spec: ClipSpec, rng: np.random.Generat
 
 
 def _hand_colour(spec: ClipSpec, rng: np.random.Generator) -> np.ndarray:
-    face = person(spec.seed, spec.other)
+    face = person(spec.seed, spec.other, spec.photos)
     x, y = (_landmark_uv(face)[list(CHEEK_POINTS)] * (face.albedo.shape[0] - 1)).round().astype(int).T
     colour = np.median(face.albedo[y, x], axis=0)
     texture = colour * np.exp(rng.normal(0, 0.05, (16, 16, 1)))
@@ -648,8 +661,8 @@ class Masked:
 
 def _present_mask(spec: ClipSpec, t: np.ndarray, rng, camera) -> Masked:
     tool = _tool(spec)
-    wearer = _act(spec.seed, spec.other, t, rng, camera, gain=spec.follow_gain)
-    victim = person(spec.seed, spec.subject)
+    wearer = _act(spec, spec.other, t, rng, camera, gain=spec.follow_gain)
+    victim = person(spec.seed, spec.subject, spec.photos)
     rigid = spec.species == "rigid_mask"
     covers, shell = _shell(victim, wearer.face, tool) if rigid else (None, None)
     colour, open_ = _mask_albedo(victim, tool, rng), _eye_openings(victim, tool)
@@ -981,7 +994,7 @@ def bare_frame(spec: ClipSpec) -> np.ndarray:
     rng = np.random.default_rng([spec.seed, 29, spec.number])
     where, t = stage(spec.scene, spec.light, rng), np.zeros(1)
     camera = motion.camera_trajectory(spec.motion_kind, rng, 0.4)
-    actor = _act(spec.seed, spec.subject, t, rng, camera)
+    actor = _act(spec, spec.subject, t, rng, camera)
     device = DEVICES[spec.device]
     seen = render(actor.show(0)[0], where.room, where.lighting, lens(device, rng), camera.pose(t)[0])
     linear = np.clip(seen.image, 0.0, 1.0)
@@ -996,7 +1009,7 @@ def _subject(spec: ClipSpec, t, rng, camera, lux: float, readout: float):
         return _present_screen(spec, t, rng, camera, lux=lux, readout=readout)
     if spec.species in pai.MASKS:
         return _present_mask(spec, t, rng, camera)
-    return _act(spec.seed, spec.subject, t, rng, camera, gain=spec.follow_gain)
+    return _act(spec, spec.subject, t, rng, camera, gain=spec.follow_gain)
 
 
 def _tool(spec: ClipSpec) -> pai.Instrument:
@@ -1032,7 +1045,7 @@ def _motion_data(spec: ClipSpec, camera, device: DeviceProfile, rng, offset: flo
 
 def _row(spec: ClipSpec, shot: Shot, where: Stage, truth: Truth, offset: float, imu_kind: str, claimed) -> dict:
     """Manifest row; the camera is the one that the phone claims to be."""
-    identity = person(spec.seed, spec.subject).identity
+    identity = person(spec.seed, spec.subject, spec.photos).identity
     lens_, device = claimed or shot.intrinsics, DEVICES[spec.device]
     attack = spec.species != "bona_fide"
     return {
@@ -1192,4 +1205,4 @@ _BACKENDS = {"loky": _on_this_machine, "dask": _on_dask}
 
 def spec_table(specs: Sequence[ClipSpec]) -> pd.DataFrame:
     """The plan as a table, one row a clip."""
-    return pd.DataFrame([asdict(s) for s in specs]).drop(columns="changes")
+    return pd.DataFrame([asdict(s) for s in specs]).drop(columns=["changes", "photos"])

@@ -340,10 +340,9 @@ class EncoderModule(pl.LightningModule):
 
     def configure_optimizers(self) -> dict:
         """AdamW with one cycle of the learning rate."""
-        optimiser = torch.optim.AdamW(self.parameters(), ENCODER_LEARNING_RATE, weight_decay=0.02)
-        cycle = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, ENCODER_LEARNING_RATE, total_steps=self.steps + 1, pct_start=0.1
-        )
+        rate = ENCODER_LEARNING_RATE / (3 if self.cfg.start else 1)
+        optimiser = torch.optim.AdamW(self.parameters(), rate, weight_decay=0.02)
+        cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=self.steps + 1, pct_start=0.1)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
 
 
@@ -357,10 +356,11 @@ def teach_encoder(net: nn.Module, prepared: ds.Prepared, config: TrainConfig) ->
     checkpoint; a training that is resumed takes them from there.
 
     Args:
-        net: network to be trained; without an encoder of this kind, or fine-tuned, it is left as it is.
+        net: network to be trained; without an encoder of this kind it is left as it is, and so is one that is
+            fine-tuned, unless there are pictures: then it learns on, in smaller steps.
         prepared: arrays. config: of the training.
     """
-    if config.start or not _has_taught_encoder(net, config):
+    if (config.start and not config.pictures) or not _has_taught_encoder(net, config):
         return
     wanted = _encoder_mark(config)
     home = Path(config.encoders) / _digest(wanted) if config.encoders else Path(config.out)
@@ -368,7 +368,8 @@ def teach_encoder(net: nn.Module, prepared: ds.Prepared, config: TrainConfig) ->
     held = torch.load(kept, weights_only=True) if config.resume and kept.is_file() else {}
     if held.get("training") != wanted:
         home.mkdir(parents=True, exist_ok=True)
-        _fit_encoder(net, prepared, config, home)
+        singles, each = _singles(config), CLIP_PICTURES if config.pictures else 1
+        learn_pictures(net, prepared, replace(config, out=str(home)), singles, each=each)
         states = {"frame": net.frame.state_dict(), "glance": net.glance.state_dict()}
         part = kept.with_suffix(f".part{os.getpid()}")
         torch.save({"training": wanted, **states}, part)
@@ -376,6 +377,7 @@ def teach_encoder(net: nn.Module, prepared: ds.Prepared, config: TrainConfig) ->
         return
     net.frame.load_state_dict(held["frame"])
     net.glance.load_state_dict(held["glance"])
+    net.frame.to(memory_format=torch.channels_last)  # as a lesson leaves it: processes that train together must agree
 
 
 def _singles(config: TrainConfig) -> Pictures | None:
@@ -399,18 +401,31 @@ def _encoder_mark(config: TrainConfig) -> dict:
     held = _fingerprint(config)
     names = ("clips", "pictures", "encoder_epochs", "seed", "depth_weight", "exclude", "imagenet")
     lesson = {"batch": ENCODER_BATCH, "learning_rate": ENCODER_LEARNING_RATE, "clip_pictures": CLIP_PICTURES}
-    return {name: held[name] for name in names} | lesson
+    begun = {"start": held["start"]} if held["start"] else {}
+    return {name: held[name] for name in names} | lesson | begun
 
 
 def _digest(mark: dict) -> str:
     return hashlib.sha256(json.dumps(mark, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _fit_encoder(net: nn.Module, prepared: ds.Prepared, config: TrainConfig, home: Path) -> None:
+def learn_pictures(
+    net: nn.Module,
+    prepared: ds.Prepared,
+    config: TrainConfig,
+    singles: Pictures | None,
+    *,
+    each: int = 1,
+    steps: int | None = None,
+) -> None:
+    """Teach the picture encoder of `net`, in place.
+
+    Args:
+        net: to be taught. prepared: clips. config: of the training. singles: pictures that are mixed in, or None.
+        each: pictures of every clip a pass. steps: how many, instead of `config.encoder_epochs` passes.
+    """
     rows = _known(prepared, prepared.rows("train", config.exclude))
     rows = rows[prepared.species[rows] >= 0]
-    singles = _singles(config)
-    each = 1 if singles is None else CLIP_PICTURES
     data = ds.PictureDataset(prepared, rows, config.seed, singles, config.exclude, each)
     size = min(ENCODER_BATCH, len(data))
     loader = DataLoader(data, size, shuffle=True, drop_last=True, num_workers=config.workers)
@@ -418,18 +433,19 @@ def _fit_encoder(net: nn.Module, prepared: ds.Prepared, config: TrainConfig, hom
     weights = torch.from_numpy(np.where(counts > 0, counts.max() / np.maximum(counts, 1), 0.0)).float()
     bar = [pl.callbacks.TQDMProgressBar(refresh_rate=4, leave=False)] if config.progress else []
     trainer = pl.Trainer(
-        max_epochs=config.encoder_epochs,
+        max_epochs=-1 if steps else config.encoder_epochs,
+        max_steps=steps or -1,
         accelerator=config.accelerator,
         devices=1,
         callbacks=bar,
-        logger=pl.loggers.CSVLogger(home, name="", version="encoder_log"),
+        logger=pl.loggers.CSVLogger(config.out, name="", version="encoder_log"),
         log_every_n_steps=1,
         gradient_clip_val=5.0,
         enable_checkpointing=False,
         enable_progress_bar=config.progress,
         enable_model_summary=False,
     )
-    trainer.fit(EncoderModule(net, config, weights, config.encoder_epochs * len(loader)), loader)
+    trainer.fit(EncoderModule(net, config, weights, steps or config.encoder_epochs * len(loader)), loader)
 
 
 def _teaches_injection(config: TrainConfig) -> bool:

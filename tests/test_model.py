@@ -395,6 +395,31 @@ def test_trainings_that_need_the_same_encoder_share_it_and_a_left_out_species_ha
     assert homes == [1, 1, 2, 3]
 
 
+def test_a_picture_is_asked_for_relief_and_for_skin_and_for_nothing_else():
+    assert [ds.SPECIES[k] for k in (m.BONA_FIDE, *m.MASKS)] == ["bona_fide", "rigid_mask", "soft_mask"]
+    ask, kinds = m.PictureVerdict(len(ds.SPECIES)).eval(), torch.zeros(1, len(ds.SPECIES))
+    flat, face = torch.zeros(1, 14, 14), torch.zeros(1, 14, 14)
+    face[0, 4:10, 4:10] = 0.4
+    looks = {name: kinds + 4.0 * torch.eye(len(ds.SPECIES))[k] for k, name in enumerate(ds.SPECIES)}
+    with torch.inference_mode():
+        said = {name: float(ask(look, face)) for name, look in looks.items()}
+        assert float(ask(kinds, flat)) < 0 < said["bona_fide"]
+        assert said["rigid_mask"] < -1 and said["soft_mask"] < -1
+        assert said["still_replay"] == said["flat_print"] == pytest.approx(float(ask(kinds, face)))
+        assert float(ask(looks["bona_fide"], flat)) < 0  # looks do not stand in for relief
+
+
+def test_without_an_imu_the_pictures_have_a_veto():
+    fused, pictures = torch.tensor([[3.0]]), torch.tensor([[-2.0]])
+
+    def decide(*presence):
+        return float(m.LivenessNet._decide(fused, pictures, torch.tensor([presence], dtype=torch.float32)))
+
+    assert decide(1, 1, 1) == decide(0, 1, 0) == decide(1, 0, 1) == 3.0
+    assert decide(1, 0, 0) == -2.0
+    assert -2.1 < decide(1, 1, 0) < -2.0
+
+
 def test_an_encoder_that_has_learned_moves_more_slowly():
     def rates(**changes):
         config = replace(training.TrainConfig("prepared", "out", encoder_epochs=2), **changes)

@@ -3,13 +3,15 @@
 import doctest
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
+from test_faces import _picture
 from test_model import make_prepared
 
-from liveness_utils import config, devices, pictures, simulate, training
+from liveness_utils import config, devices, face_photo, faces, pictures, simulate, training
 from liveness_utils import dataset as ds
-from liveness_utils.errors import DatasetError
+from liveness_utils.errors import ConfigError, DatasetError, FaceError
 from liveness_utils.instruments import INSTRUMENTS_PER_SPECIES, SPECIES
 
 COUNT = 70  # a whole group and a part of another
@@ -82,6 +84,62 @@ def test_the_encoder_is_dealt_clips_and_pictures_but_no_left_out_species(made, t
     assert np.array_equal(item["frame"], same["frame"])
     deal.epoch = 1
     assert not np.array_equal(item["frame"], deal[60]["frame"])
+
+
+def test_the_first_pictures_are_those_of_a_smaller_set(made):
+    size = pictures.GROUP
+    part = made.first(size + 3)
+    assert len(part) == size < COUNT and part.mark == pictures.mark(size)
+    assert np.array_equal(part.crops, made.crops[:size]) and pictures.plan(size)[0] == pictures.plan(COUNT)[0]
+
+
+def test_the_clips_cameras_show_the_same_scene(made):
+    spec = pictures.plan(COUNT)[0][0]
+    crop, depth = pictures.picture(spec, "clips")
+    assert not np.array_equal(crop, made.crops[0])
+    assert np.nanmax(np.abs(depth.astype(float))) <= 1 or np.isfinite(depth).any()
+    assert pictures.mark(32, cameras="clips") != pictures.mark(32)
+    with pytest.raises(ConfigError, match="varied"):
+        pictures.mark(32, cameras="any")
+
+
+@pytest.fixture(scope="module")
+def portraits(tmp_path_factory):
+    """Two portraits of rendered people, and a picture of nobody."""
+    pytest.importorskip("mediapipe")
+    folder = tmp_path_factory.mktemp("portraits")
+    for k, monk in enumerate((3, 8)):
+        who = faces.sample_identity(np.random.default_rng(k), monk=monk, glasses="none", beard="none", age=30.0)
+        cv2.imwrite(str(folder / f"{k}.png"), _picture(faces.build_face(who), size=320)[..., ::-1])
+    cv2.imwrite(str(folder / "nobody.png"), np.full((320, 320, 3), 90, np.uint8))
+    return folder
+
+
+def test_people_of_every_second_group_come_from_photos(portraits):
+    plain, mixed = pictures.plan(COUNT), pictures.plan(COUNT, 0, str(portraits))
+    assert mixed[0] == plain[0] and {s.photos for s in mixed[1]} == {str(portraits)}
+    assert [replace(s, photos="") for s in mixed[1]] == plain[1]
+    found = face_photo.portraits(str(portraits))
+    assert [p.path.name for p in found] == ["0.png", "1.png"]
+    for number in (7, 8):
+        lifted = face_photo.lift_portrait(found[number % 2])
+        assert np.array_equal(simulate.person(0, number, str(portraits)).albedo, lifted.albedo)
+    spec = replace(mixed[1][0], species="bona_fide", instrument=-1)
+    shown, depth = pictures.picture(spec)
+    made_up, _ = pictures.picture(replace(spec, photos=""))
+    assert np.abs(shown.astype(int) - made_up).mean() > 4 and np.nanstd(depth.astype(float)) > 0.05
+
+
+def test_a_mark_names_the_photos(portraits, tmp_path):
+    told = pictures.mark(32, photos=portraits)
+    assert told["photos"] == [[p.name, p.stat().st_size] for p in sorted(portraits.iterdir())]
+    assert {k: v for k, v in told.items() if k != "photos"} == pictures.mark(32)
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(FaceError, match="no photos"):
+        pictures.prepare(tmp_path / "out", 32, photos=tmp_path / "photos", progress=False)
+    cv2.imwrite(str(tmp_path / "photos" / "nobody.png"), np.full((320, 320, 3), 90, np.uint8))
+    with pytest.raises(FaceError, match="exactly one face"):
+        pictures.prepare(tmp_path / "out", 32, photos=tmp_path / "photos", progress=False)
 
 
 def test_a_training_knows_its_pictures(folder, tmp_path):

@@ -10,8 +10,22 @@ import numpy as np
 import pandas as pd
 import pytest
 from small_bundle import small_bundle
+from test_model import make_prepared
 
-from liveness_utils import adapters, bundle, clips, config, dataset, export, inputs, metrics, real, runtime, training
+from liveness_utils import (
+    adapters,
+    bundle,
+    clips,
+    config,
+    dataset,
+    export,
+    inputs,
+    metrics,
+    pictures,
+    real,
+    runtime,
+    training,
+)
 from liveness_utils.errors import DatasetError, MetricError
 
 
@@ -137,6 +151,69 @@ def test_a_picture_is_refused_by_a_bundle_of_video_and_judged_by_one_of_stills(t
     assert verdict.decision in ("bona_fide", "attack") and verdict.score == pytest.approx(told, abs=0.02)
     blank = clips.Clip("x", np.zeros((1, 64, 64, 3), np.uint8), np.zeros(1))
     assert runtime.predict_clip(blank, made).decision == "no_decision"
+
+
+# ---------------------------------------------------------------------- what closes the gap
+def test_halves_are_judged_apart_and_a_video_without_a_face_is_the_worst():
+    table = scored(people=12, per=8, gap=1.0)
+    found = real.gap_row(table)
+    odd = table[table["subject_id"].str[1:].astype(int) % 2 == 1]
+    assert found["odd"]["value"] == pytest.approx(real.area(odd["logit"], odd["is_bonafide"]))
+    assert found["even"]["people"] == found["odd"]["people"] == 6 and set(found["species"]) == {"flat_print"}
+    unseen = real.gap_row(table.assign(score=table["score"].where(table["is_bonafide"] == 0)))
+    assert unseen["auc"]["value"] < 0.05
+
+
+def test_tone_is_set_and_detail_kept():
+    rng = np.random.default_rng(0)
+    crops = np.clip(rng.normal((60, 90, 40), 12, (5, 32, 32, 3)), 0, 255).astype(np.uint8)
+    mean, spread = np.array([120.0, 110.0, 100.0]), 25.0
+    held = real.toned(crops, mean, spread)
+    assert np.allclose(held.mean(axis=(1, 2)), mean, atol=1) and real.tone_of(held)[1] == pytest.approx(
+        spread, rel=0.05
+    )
+    assert np.corrcoef(crops[0].ravel(), held[0].ravel())[0, 1] > 0.5
+
+
+def noise_pictures(folder, **mark):
+    """One group of pictures, of noise: what they show is of no matter here."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    np.save(folder / "crops.npy", rng.integers(0, 255, (pictures.GROUP, 112, 112, 3), np.uint8))
+    np.save(folder / "depth.npy", np.zeros((pictures.GROUP, 14, 14), np.float16))
+    np.save(folder / "species.npy", np.arange(pictures.GROUP) % 9)
+    config.write_json(folder / "index.json", pictures.mark(pictures.GROUP, **mark))
+    return folder
+
+
+@pytest.fixture
+def study(tmp_path):
+    folder = tmp_path / "gap"
+    noise_pictures(folder / "pictures-pictures", cameras="clips")
+    ready = noise_pictures(tmp_path / "ready")
+    return real.GapStudy(folder, steps=2, count=pictures.GROUP, ready=(ready,), progress=False)
+
+
+def test_every_row_of_the_ablation_is_made_once(study, features, tmp_path, monkeypatch):
+    prepared, held = dataset.open_prepared(make_prepared(tmp_path / "arrays", n=24)), dataset.open_prepared(features)
+    first = study.rows(prepared, held)
+    assert len(first) == 6 and [row["uses"] for row in first.values()][:3] == ["nothing"] * 3
+    assert all(0 <= row["auc"]["value"] <= 1 for row in first.values())
+    logits = [tuple(row["auc"].values()) for row in first.values()]
+    assert len(set(logits)) > 1  # not one network under six names
+    monkeypatch.setattr(training, "learn_pictures", lambda *a, **k: pytest.fail("taught twice"))
+    assert study.rows(prepared, held) == first
+
+
+def test_batch_statistics_become_those_of_the_target(study, features, tmp_path):
+    prepared, held = dataset.open_prepared(make_prepared(tmp_path / "arrays", n=24)), dataset.open_prepared(features)
+    net = study.encoder(prepared, real.lessons()[0])
+    before = {k: v.clone() for k, v in net.frame.state_dict().items()}
+    real.settle(net, held.crops[:, 0])
+    after = net.frame.state_dict()
+    moved = {k.rsplit(".", 1)[1] for k in before if not np.array_equal(before[k], after[k])}
+    assert moved <= {"running_mean", "running_var", "num_batches_tracked"} and "running_mean" in moved
+    assert not net.training
 
 
 def test_scores_of_a_run_are_what_evaluate_reads(features, tmp_path):
