@@ -185,7 +185,12 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("--data", default="", help="folder of clips")
     parser.add_argument("--out", default="", help="folder of the run (default runs/PROFILE)")
     parser.add_argument("--start", type=Path, metavar="CKPT|BUNDLE", help="fine-tune from these weights")
-    parser.add_argument("--pictures", type=Path, metavar="DIR", help="single pictures for the encoder's first lesson")
+    parser.add_argument(
+        "--pictures",
+        type=Path,
+        metavar="DIR",
+        help="single pictures for the encoder's first lesson (default: the run's, where notebook 05 made them)",
+    )
     parser.add_argument("--encoder-epochs", type=int, help="passes of that lesson, 0 for none (default: the profile's)")
     parser.add_argument("--epochs", type=int, help="upper bound (default: the profile's)")
     parser.add_argument("--batch-size", type=int, help="clips a step and process (default: the profile's)")
@@ -227,9 +232,12 @@ _TRAINING = ("epochs", "encoder_epochs", "batch_size", "learning_rate")
 def _training_changes(args: argparse.Namespace) -> dict[str, Any]:
     """What the command line says of a training; fine-tuning takes smaller steps unless told."""
     from liveness_utils import config
+    from liveness_utils.pictures import open_pictures
 
     changes: dict[str, Any] = {name: getattr(args, name) for name in _TRAINING}
-    changes["pictures"] = str(args.pictures) if args.pictures else None
+    made = config.paths(args.profile, args.data, args.out).pictures
+    made = None if args.start or open_pictures(made) is None else made
+    changes["pictures"] = str(args.pictures or made) if args.pictures or made else None
     changes["modalities"] = tuple(args.modalities) if args.modalities else None
     if args.start:
         inside = args.start / "checkpoint.pt"
