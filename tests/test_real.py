@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from small_bundle import small_bundle
 from test_model import make_prepared
 
@@ -197,12 +198,22 @@ def study(tmp_path):
 def test_every_row_of_the_ablation_is_made_once(study, features, tmp_path, monkeypatch):
     prepared, held = dataset.open_prepared(make_prepared(tmp_path / "arrays", n=24)), dataset.open_prepared(features)
     first = study.rows(prepared, held)
-    assert len(first) == 6 and [row["uses"] for row in first.values()][:3] == ["nothing"] * 3
+    assert len(first) == 7 and [row["uses"] for row in first.values()][:4] == ["nothing"] * 4
     assert all(0 <= row["auc"]["value"] <= 1 for row in first.values())
     logits = [tuple(row["auc"].values()) for row in first.values()]
-    assert len(set(logits)) > 1  # not one network under six names
+    assert len(set(logits)) > 1  # not one network under seven names
     monkeypatch.setattr(training, "learn_pictures", lambda *a, **k: pytest.fail("taught twice"))
     assert study.rows(prepared, held) == first
+
+
+def test_relief_is_asked_of_the_depth_head(study, features, tmp_path):
+    prepared, held = dataset.open_prepared(make_prepared(tmp_path / "arrays", n=24)), dataset.open_prepared(features)
+    net = study.encoder(prepared, real.lessons()[0])
+    torch.nn.init.zeros_(net.frame.depth[-1].weight)
+    torch.nn.init.constant_(net.frame.depth[-1].bias, 0.25)  # the same relief everywhere
+    told = real.glance_table(net, held, relief=True)
+    assert np.allclose(told["logit"], np.log(np.sqrt(0.25**2 + 1e-5)), atol=1e-4)
+    assert real.glance_table(net, held)["logit"].std() > 0
 
 
 def test_batch_statistics_become_those_of_the_target(study, features, tmp_path):
