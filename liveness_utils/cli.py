@@ -232,11 +232,11 @@ _TRAINING = ("epochs", "encoder_epochs", "batch_size", "learning_rate")
 def _training_changes(args: argparse.Namespace) -> dict[str, Any]:
     """What the command line says of a training; fine-tuning takes smaller steps unless told."""
     from liveness_utils import config
-    from liveness_utils.pictures import open_pictures
 
     changes: dict[str, Any] = {name: getattr(args, name) for name in _TRAINING}
     made = config.paths(args.profile, args.data, args.out).pictures
-    made = None if args.start or open_pictures(made) is None else made
+    simulated = not (args.data or args.start)  # nobody's own data is mixed with pictures unasked
+    made = made if simulated and (made / "index.json").is_file() else None
     changes["pictures"] = str(args.pictures or made) if args.pictures or made else None
     changes["modalities"] = tuple(args.modalities) if args.modalities else None
     if args.start:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
 import numpy as np
@@ -29,7 +30,9 @@ from liveness_utils.config import Profile
 from liveness_utils.errors import DatasetError, ModelError
 from liveness_utils.metrics import eer
 from liveness_utils.model import ModelConfig, build, load_checkpoint, save_checkpoint
-from liveness_utils.pictures import Pictures, open_pictures
+
+if TYPE_CHECKING:
+    from liveness_utils.pictures import Pictures
 
 CONSISTENT, UNKNOWN = 1.0, -1.0
 STILL = 0.02  # rad/s; under it a gyroscope says too little to tell two motions apart
@@ -388,6 +391,8 @@ def _singles(config: TrainConfig) -> Pictures | None:
     """
     if not config.pictures:
         return None
+    from liveness_utils.pictures import open_pictures  # brings the renderer, which no other training needs
+
     held = open_pictures(config.pictures)
     if held is None:
         raise DatasetError(
