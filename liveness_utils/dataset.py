@@ -629,9 +629,9 @@ def _tone_table(rng: np.random.Generator) -> np.ndarray:
 
 
 def _shift(crops: np.ndarray, depth: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Turn, enlarge and move a little: 4 degrees, 5 % and 3 % of the side (standard deviations)."""
-    scale, move = np.exp(rng.normal(0, 0.05)), rng.normal(0, 0.03, 2)
-    turn = np.radians(rng.normal(0, 4))
+    """Turn, enlarge and move a little: 5 degrees, 10 % and 4 % of the side (standard deviations)."""
+    scale, move = np.exp(rng.normal(0, 0.1)), rng.normal(0, 0.04, 2)
+    turn = np.radians(rng.normal(0, 5))
     linear = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     out = []
     for maps, size, flags, border in (

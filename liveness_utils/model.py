@@ -32,7 +32,8 @@ class ModelConfig:
     classes of the species head (bona fide included), `imu_columns` the features that the IMU has
     part in (masked with it), `pairs` the number of learned (video, IMU) signal pairs whose running
     correlation the network follows, `levels` the number of learned signals of pixels, features and
-    IMU whose running statistics it follows, `drop` the share of evidence left out in training.
+    IMU whose running statistics it follows, `drop` the share of evidence left out in training,
+    `verdict` whether each picture is also asked by itself (see `PictureVerdict`).
     """
 
     n_features: int
@@ -45,6 +46,7 @@ class ModelConfig:
     drop: float = 0.3
     imagenet: bool = False
     architecture: str = "fusion"
+    verdict: bool = True
 
 
 class ChannelAttention(nn.Module):
@@ -168,6 +170,7 @@ class PictureVerdict(nn.Module):
     Each is asked by itself and all must hold. How a print or a screen *looks* is left out on
     purpose: an encoder learns the simulator's prints and screens to perfection and then takes real
     cameras for screens, while relief, which it had to learn from shape, holds on real pictures too.
+    For the same reason relief comes first, and skin counts only where it speaks clearly for a mask.
     """
 
     INSIDE = slice(3, 11)  # of the 14 cells a side: the face without its rim
@@ -179,8 +182,8 @@ class PictureVerdict(nn.Module):
             if mask < species:
                 margins[BONA_FIDE, column], margins[mask, column] = 1.0, -1.0
         self.register_buffer("margins", margins)
-        self.gain = nn.Parameter(torch.tensor([20.0, 1.0, 1.0]))
-        self.shift = nn.Parameter(torch.tensor([-3.0, 1.0, 1.0]))
+        self.gain = nn.Parameter(torch.tensor([20.0, 0.5, 0.5]))
+        self.shift = nn.Parameter(torch.tensor([-3.0, 2.0, 2.0]))
 
     @classmethod
     def relief(cls, depth: Tensor) -> Tensor:
@@ -423,8 +426,9 @@ class LivenessNet(nn.Module):
         consistency = self.consistency(judged) * presence[:, 2:3]
         fused = self.liveness(torch.cat([judged, consistency], dim=1))
         verdicts, count = torch.split(c, self._state_widths, dim=1)[-2:]
+        decided = self._decide(fused, verdicts / count, presence) if self.config.verdict else fused
         return {
-            "logit": self._decide(fused, verdicts / count, presence).reshape(-1),
+            "logit": decided.reshape(-1),
             "species": self.species(judged),
             "consistency": consistency.reshape(-1),
         }

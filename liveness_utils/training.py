@@ -46,8 +46,8 @@ class TrainConfig:
     pictures: folder of single pictures (`pictures.prepare`) for the encoder, "" for none.
     encoders: folder in which trainings that need the very same encoder share it; "" keeps it in `out`.
     encoder_epochs: passes in which the picture encoder learns by itself first, see `teach_encoder`;
-    encoder_rate: factor on its learning rate afterwards. frames: pictures looked at a clip (of 25). exclude: species left out of training and
-    validation. `*_weight`: of the losses. unobservable: weight of the liveness loss of an
+    encoder_rate: factor on its learning rate afterwards, 0 to leave it as it is. frames: pictures
+    looked at a clip (of 25). exclude: species left out of training and validation. `*_weight`: of the losses. unobservable: weight of the liveness loss of an
     injection when the IMU that would tell it is masked. average: whether the weights that are
     validated and kept are the running mean of about an epoch's. start: checkpoint to fine-tune from.
     devices, num_nodes, strategy: passed to Lightning's Trainer.
@@ -285,9 +285,16 @@ class LivenessModule(pl.LightningModule):
         both = 0 < label.sum() < len(label)
         self.log("val_eer", float(eer(score, label)) if both else 0.5, sync_dist=True, prog_bar=True)
 
+    def setup(self, stage: str) -> None:
+        """At a rate of 0 the encoder is not even asked for gradients."""
+        for part in self._resting:
+            part.requires_grad_(False)
+
     def on_train_epoch_start(self) -> None:
         """Other random choices every epoch, the same ones for the same seed."""
         self.trainer.train_dataloader.dataset.epoch = self.current_epoch
+        for part in self._resting:
+            part.eval()
 
     def configure_optimizers(self) -> dict:
         """AdamW with one cycle of the learning rate."""
@@ -299,10 +306,18 @@ class LivenessModule(pl.LightningModule):
         )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
 
+    @property
+    def _held(self) -> list[nn.Module]:
+        """What has learned from single pictures before: the encoder, and its own word on the species."""
+        return [self.net.frame, self.net.glance] if _has_taught_encoder(self.net, self.cfg) else []
+
+    @property
+    def _resting(self) -> list[nn.Module]:
+        return [] if self.cfg.encoder_rate else self._held
+
     def _groups(self) -> list[dict]:
         """An encoder that has learned already moves more slowly than what is put on it."""
-        taught = _has_taught_encoder(self.net, self.cfg)
-        held = {id(p) for p in self.net.frame.parameters()} if taught else set()
+        held = {id(p) for part in self._held for p in part.parameters()}
         parts = ([p for p in self.parameters() if (id(p) in held) == inside] for inside in (True, False))
         rates = (self.cfg.encoder_rate * self.cfg.learning_rate, self.cfg.learning_rate)
         return [{"params": part, "lr": rate} for part, rate in zip(parts, rates, strict=True) if part]
@@ -311,6 +326,7 @@ class LivenessModule(pl.LightningModule):
 # ----------------------------------------------------------------------------- the encoder, first
 ENCODER_BATCH = 64
 ENCODER_LEARNING_RATE = 3e-3
+ENCODER_AVERAGE = 1 / 8  # of the lesson: over how much of it the weights that are kept are averaged
 CLIP_PICTURES = 4  # of every clip a pass, beside single pictures
 
 
@@ -404,8 +420,9 @@ def _singles(config: TrainConfig) -> Pictures | None:
 def _encoder_mark(config: TrainConfig) -> dict:
     """What makes two encoders the same: all that their lesson depends on, and nothing of what comes after."""
     held = _fingerprint(config)
-    names = ("clips", "pictures", "encoder_epochs", "seed", "depth_weight", "exclude", "imagenet")
+    names = ("clips", "pictures", "encoder_epochs", "seed", "depth_weight", "exclude", "imagenet", "average")
     lesson = {"batch": ENCODER_BATCH, "learning_rate": ENCODER_LEARNING_RATE, "clip_pictures": CLIP_PICTURES}
+    lesson["average_over"] = ENCODER_AVERAGE
     begun = {"start": held["start"]} if held["start"] else {}
     return {name: held[name] for name in names} | lesson | begun
 
@@ -436,13 +453,14 @@ def learn_pictures(
     loader = DataLoader(data, size, shuffle=True, drop_last=True, num_workers=config.workers)
     counts = np.bincount(data.species, minlength=len(ds.SPECIES))
     weights = torch.from_numpy(np.where(counts > 0, counts.max() / np.maximum(counts, 1), 0.0)).float()
+    total = steps or config.encoder_epochs * len(loader)
     bar = [pl.callbacks.TQDMProgressBar(refresh_rate=4, leave=False)] if config.progress else []
     trainer = pl.Trainer(
         max_epochs=-1 if steps else config.encoder_epochs,
         max_steps=steps or -1,
         accelerator=config.accelerator,
         devices=1,
-        callbacks=bar,
+        callbacks=[*_averaging(config, ENCODER_AVERAGE * total), *bar],
         logger=pl.loggers.CSVLogger(config.out, name="", version="encoder_log"),
         log_every_n_steps=1,
         gradient_clip_val=5.0,
@@ -450,7 +468,7 @@ def learn_pictures(
         enable_progress_bar=config.progress,
         enable_model_summary=False,
     )
-    trainer.fit(EncoderModule(net, config, weights, steps or config.encoder_epochs * len(loader)), loader)
+    trainer.fit(EncoderModule(net, config, weights, total), loader)
 
 
 def _teaches_injection(config: TrainConfig) -> bool:
@@ -594,6 +612,7 @@ def _module(prepared, config: TrainConfig, scaling: ds.Scaling, positive: float,
             imu_columns=prepared.imu_columns,
             imagenet=config.imagenet,
             architecture=config.architecture,
+            verdict=config.depth_weight > 0,  # a picture can be asked for relief where relief was taught
         )
         net = build(shape)
         net.set_scaling(*(torch.from_numpy(v) for v in asdict(scaling).values()))
@@ -622,12 +641,12 @@ def _trainer(config: TrainConfig, out: Path, batches: int) -> tuple[pl.Trainer, 
     return trainer, best
 
 
-def _averaging(config: TrainConfig, batches: int) -> list[pl.Callback]:
-    """Keep the running mean of the weights over about one epoch: what is validated and saved.
+def _averaging(config: TrainConfig, steps: float) -> list[pl.Callback]:
+    """Keep the running mean of the weights over about so many steps: what is validated and saved.
 
     Source: Polyak & Juditsky, SIAM J. Control Optim. 1992, doi 10.1137/0330046.
     """
-    return [pl.callbacks.EMAWeightAveraging(decay=1.0 - 1.0 / max(2, batches))] if config.average else []
+    return [pl.callbacks.EMAWeightAveraging(decay=1.0 - 1.0 / max(2.0, steps))] if config.average else []
 
 
 def _loggers(out: Path) -> list:
@@ -690,6 +709,7 @@ def predict_rows(
     rows: np.ndarray,
     *,
     modalities: Sequence[str] = inputs.MODALITIES,
+    frames: int | None = None,
     batch_size: int = 8,
     progress: bool = False,
 ) -> dict[str, np.ndarray]:
@@ -697,6 +717,7 @@ def predict_rows(
 
     Args:
         net: in evaluation mode. prepared: arrays. rows: which. modalities: what it may use.
+        frames: how many of the pictures are looked at, evenly over the clip, as in training; None for all.
 
     Returns:
         logit (n,), species (n, S), consistency (n,), depth (n, 25, 14, 14).
@@ -704,16 +725,17 @@ def predict_rows(
     from tqdm.auto import tqdm
 
     scaling = ds.Scaling(*_scaling_arrays(net, prepared))
-    data = ds.LivenessDataset(prepared, rows, scaling, frames=prepared.pictures, modalities=modalities)
+    shown = min(frames or prepared.pictures, prepared.pictures)
+    data = ds.LivenessDataset(prepared, rows, scaling, frames=shown, modalities=modalities)
     out: dict[str, list] = {}
     count = -(-len(data) // batch_size)
     for batch in tqdm(ds.batches(data, batch_size), total=count, desc="score", disable=not progress):
         tensors = [torch.from_numpy(batch[k]) for k in ("features", "imu", "presence")]
-        frames = torch.from_numpy(batch["frames"])
-        hold = flat_hold(torch.from_numpy(batch["hold"]), frames) if prepared.stills else None
-        result = net(frames.float() / 255.0, *tensors, hold)
+        pictures, seen = torch.from_numpy(batch["frames"]), torch.from_numpy(batch["hold"])
+        hold = flat_hold(seen, pictures) if shown < inputs.FRAMES else None
+        result = net(pictures.float() / 255.0, *tensors, hold)
+        result["depth"] = torch.take_along_dim(result["depth"], seen[:, :, None, None], dim=1)
         for name, value in result.items():
-            value = value.expand(-1, inputs.FRAMES, -1, -1) if name == "depth" else value
             out.setdefault(name, []).append(value.numpy())
     return {name: np.concatenate(values) for name, values in out.items()}
 
@@ -732,6 +754,7 @@ def score(
     split: str | Sequence[str] = "test",
     rows: np.ndarray | None = None,
     modalities: Sequence[str] | None = None,
+    frames: int | None = None,
     progress: bool = False,
 ):
     """Score the clips of one or more splits.
@@ -741,6 +764,7 @@ def score(
         prepared: folder of prepared clips, or the opened arrays.
         split: which clips; `rows` wins.
         modalities: what the network may use; None takes those it was trained with.
+        frames: see `predict_rows`.
 
     Returns:
         DataFrame: clip_id, score (P(bona fide); NaN where the quality gates refuse), raw_score
@@ -750,7 +774,7 @@ def score(
     prepared = prepared if isinstance(prepared, ds.Prepared) else ds.open_prepared(prepared)
     rows = prepared.rows(split) if rows is None else np.asarray(rows)
     trained = extra.get("training", {}).get("modalities", inputs.MODALITIES)
-    out = predict_rows(net, prepared, rows, modalities=modalities or trained, progress=progress)
+    out = predict_rows(net, prepared, rows, modalities=modalities or trained, frames=frames, progress=progress)
     return score_table(prepared, rows, out)
 
 
@@ -817,6 +841,7 @@ def variant_config(config: TrainConfig, name: str) -> TrainConfig:
 
 # ------------------------------------------------------------------------------------------- study
 REPEATED = ("video", "all", "seed_style")
+STUDY_FRAMES = 8  # pictures of the 25 that a row is scored by
 
 
 @dataclass(frozen=True)
@@ -860,7 +885,9 @@ def run_study(
     """Train and evaluate every row of a profile's study; rows that are there are kept.
 
     Interrupted, it goes on with the row it was in, at the last whole epoch. A row that was made
-    with other settings or other clips is made anew.
+    with other settings or other clips is made anew. To make so many trainings affordable, rows that
+    saw the same pictures share an encoder, it rests after its own lesson, and clips are scored by 8
+    of their 25 pictures: rows compare with one another, less so with a release.
 
     Args:
         profile: `config.Profile`. settings: of each training, its `out` is not used.
@@ -876,7 +903,7 @@ def run_study(
 
     out, rows = Path(out_dir), study_rows(profile)
     settings = replace(settings, epochs=profile.study_epochs, out=str(out / "trainings"), progress=False)
-    settings = replace(settings, encoders=settings.encoders or str(out / "encoders"))
+    settings = replace(settings, encoders=settings.encoders or str(out / "encoders"), encoder_rate=0.0)
     plans = [(row, _row_config(row, settings), out / f"{row.name}.json") for row in rows]
     todo = [plan for plan in plans if not _row_is_done(plan[2], plan[1])]
     calls = (delayed(_study_row)(*plan, threads=1 if jobs > 1 else None) for plan in todo)
@@ -909,7 +936,7 @@ def _study_row(row: StudyRow, config: TrainConfig, path: Path, threads: int | No
         torch.set_num_threads(threads)
     checkpoint = train(config)
     prepared = ds.open_prepared(config.prepared)
-    tables = {split: score(checkpoint, prepared, split=split) for split in ("dev", "test")}
+    tables = {split: score(checkpoint, prepared, split=split, frames=STUDY_FRAMES) for split in ("dev", "test")}
     held = load_checkpoint(checkpoint)[1]
     result = {
         **vars(row),

@@ -378,6 +378,20 @@ def test_the_encoder_learns_first_and_is_kept(prepared, tmp_path):
     assert training.encoder_log(training.train(replace(config, out=str(tmp_path / "none"), encoder_epochs=0))).empty
 
 
+def test_an_encoder_at_rest_stays_as_its_lesson_left_it(prepared, tmp_path):
+    config = training.TrainConfig(
+        str(prepared), str(tmp_path), encoder_epochs=1, encoder_rate=0.0, epochs=1, batch_size=8, frames=2,
+        progress=False,
+    )  # fmt: skip
+    net, _ = m.load_checkpoint(training.train(config))
+    lesson = torch.load(tmp_path / "encoder.pt", weights_only=True)
+    for part in ("frame", "glance"):
+        for name, value in getattr(net, part).state_dict().items():
+            torch.testing.assert_close(value, lesson[part][name], msg=name)
+    again = training.predict_rows(net, ds.open_prepared(prepared), np.arange(3), frames=5)
+    assert again["depth"].shape[:2] == (3, 25) and len(np.unique(again["depth"][0], axis=0)) == 5
+
+
 def test_trainings_that_need_the_same_encoder_share_it_and_a_left_out_species_has_its_own(prepared, tmp_path):
     shared = tmp_path / "encoders"
     config = training.TrainConfig(
@@ -400,7 +414,7 @@ def test_a_picture_is_asked_for_relief_and_for_skin_and_for_nothing_else():
     ask, kinds = m.PictureVerdict(len(ds.SPECIES)).eval(), torch.zeros(1, len(ds.SPECIES))
     flat, face = torch.zeros(1, 14, 14), torch.zeros(1, 14, 14)
     face[0, 4:10, 4:10] = 0.4
-    looks = {name: kinds + 4.0 * torch.eye(len(ds.SPECIES))[k] for k, name in enumerate(ds.SPECIES)}
+    looks = {name: kinds + 8.0 * torch.eye(len(ds.SPECIES))[k] for k, name in enumerate(ds.SPECIES)}
     with torch.inference_mode():
         said = {name: float(ask(look, face)) for name, look in looks.items()}
         assert float(ask(kinds, flat)) < 0 < said["bona_fide"]
@@ -418,6 +432,18 @@ def test_without_an_imu_the_pictures_have_a_veto():
     assert decide(1, 1, 1) == decide(0, 1, 0) == decide(1, 0, 1) == 3.0
     assert decide(1, 0, 0) == -2.0
     assert -2.1 < decide(1, 1, 0) < -2.0
+
+
+def test_a_network_that_was_taught_no_relief_is_not_asked_for_it(prepared, tmp_path):
+    config = training.TrainConfig(str(prepared), str(tmp_path), epochs=1, batch_size=8, frames=2, progress=False)
+    video = training.variant_config(config, "video")
+    net, _ = m.load_checkpoint(training.train(video))
+    assert not net.config.verdict and m.build(m.ModelConfig(n_features=4)).config.verdict
+    before = training.predict_rows(net, ds.open_prepared(prepared), np.arange(3), modalities=("video",))["logit"]
+    with torch.no_grad():
+        net.picture.shift.fill_(-8.0)
+    after = training.predict_rows(net, ds.open_prepared(prepared), np.arange(3), modalities=("video",))["logit"]
+    np.testing.assert_array_equal(before, after)
 
 
 def test_an_encoder_that_has_learned_moves_more_slowly():
