@@ -564,20 +564,25 @@ def scaling_of(prepared: Prepared, rows: np.ndarray) -> Scaling:
 
 
 # ---------------------------------------------------------------------------------- augmentation
-def augment_crops(crops: np.ndarray, depth: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def augment_crops(
+    crops: np.ndarray, depth: np.ndarray, rng: np.random.Generator, *, wide: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Photometric and small geometric changes, the same for every frame of a clip.
 
     No mirroring here: landmarks and IMU have to be mirrored with it (`Mirror`).
 
     Args:
         crops: (F, 112, 112, 3) uint8. depth: (F, 14, 14), moved along with the picture.
+        wide: other framing, light from a side and a camera's sharpening as well.
 
     Returns:
         changed copies of both.
     """
     crops = cv2.LUT(np.ascontiguousarray(crops).reshape(-1, inputs.CROP, 3), _tone_table(rng))
     crops = crops.reshape(-1, inputs.CROP, inputs.CROP, 3)
-    crops, depth = _shift(crops, depth, rng)
+    crops, depth = _shift(crops, depth, rng, *(WIDE_SHIFT if wide else SHIFT))
+    if wide and rng.random() < 0.4:
+        crops = _relight(crops, rng)
     if rng.random() < 0.3:
         crops = _recolour(crops, rng)
     if rng.random() < 0.25:
@@ -587,6 +592,8 @@ def augment_crops(crops: np.ndarray, depth: np.ndarray, rng: np.random.Generator
         crops = np.stack([cv2.GaussianBlur(c, (0, 0), sigma) for c in crops])
     if rng.random() < 0.3:
         crops = _add_noise(crops, rng)
+    if wide and rng.random() < 0.35:
+        crops = _sharpen(crops, rng)
     if rng.random() < 0.3:
         crops = _recompress(crops, int(rng.integers(35, 95)))
     return (_hide(crops, rng) if rng.random() < 0.3 else crops), depth
@@ -628,10 +635,31 @@ def _tone_table(rng: np.random.Generator) -> np.ndarray:
     return np.clip(255 * value + 0.5, 0, 255).astype(np.uint8)[None]
 
 
-def _shift(crops: np.ndarray, depth: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Turn, enlarge and move a little: 5 degrees, 10 % and 4 % of the side (standard deviations)."""
-    scale, move = np.exp(rng.normal(0, 0.1)), rng.normal(0, 0.04, 2)
-    turn = np.radians(rng.normal(0, 5))
+def _relight(crops: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Brighter to one side, and brighter or darker in the middle."""
+    y, x = np.mgrid[-1 : 1 : inputs.CROP * 1j, -1 : 1 : inputs.CROP * 1j].astype(np.float32)
+    across, down, middle = rng.normal(0, (0.35, 0.35, 0.25))
+    light = np.exp(across * x + down * y - middle * (x * x + y * y)).astype(np.float32)
+    return np.clip(crops * light[..., None], 0, 255).astype(np.uint8)
+
+
+def _sharpen(crops: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Halos about edges, as cameras draw them: an unsharp mask."""
+    sigma, amount = rng.uniform(0.6, 2.0), np.float32(rng.uniform(0.3, 1.8))
+    soft = (cv2.GaussianBlur(c, (0, 0), sigma) for c in crops)
+    edges = (c + amount * (c.astype(np.float32) - s) for c, s in zip(crops, soft, strict=True))
+    return np.stack([np.clip(c, 0, 255).astype(np.uint8) for c in edges])
+
+
+SHIFT, WIDE_SHIFT = (4.0, 0.05, 0.03), (5.0, 0.1, 0.04)  # degrees, log scale, sides
+
+
+def _shift(
+    crops: np.ndarray, depth: np.ndarray, rng: np.random.Generator, degrees: float, enlarge: float, shift: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Turn, enlarge and move a little, by so much (standard deviations)."""
+    scale, move = np.exp(rng.normal(0, enlarge)), rng.normal(0, shift, 2)
+    turn = np.radians(rng.normal(0, degrees))
     linear = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     out = []
     for maps, size, flags, border in (
@@ -836,7 +864,7 @@ class PictureDataset:
         prepared: arrays on disk. rows: which clips. seed: with the epoch and the number it fixes every choice.
         singles: `pictures.Pictures` to mix in, once an epoch each, or None.
         exclude: species of which no single picture is dealt.
-        each: pictures of every clip an epoch.
+        each: pictures of every clip an epoch. wide: see `augment_crops`.
     """
 
     def __init__(
@@ -847,8 +875,9 @@ class PictureDataset:
         singles=None,
         exclude: Sequence[str] = (),
         each: int = 1,
+        wide: bool = False,
     ) -> None:
-        self.prepared, self.seed, self.epoch = prepared, seed, 0
+        self.prepared, self.seed, self.epoch, self.wide = prepared, seed, 0, wide
         self.rows, self.singles = np.repeat(np.asarray(rows), each), singles
         left_out = [SPECIES.index(name) for name in exclude]
         single = np.zeros(0, int) if singles is None else np.flatnonzero(~np.isin(singles.species, left_out))
@@ -863,8 +892,8 @@ class PictureDataset:
 
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
         """frame (112, 112, 3) uint8, depth (14, 14) float32, species int."""
-        rng = np.random.default_rng((self.seed, 1, self.epoch, k))
-        crops, depth = augment_crops(*self._picture(k, rng), rng)
+        rng = np.random.default_rng((self.seed, 2 if self.wide else 1, self.epoch, k))
+        crops, depth = augment_crops(*self._picture(k, rng), rng, wide=self.wide)
         way = -1 if rng.random() < 0.5 else 1
         picture, relief = (np.ascontiguousarray(x[0][:, ::way]) for x in (crops, depth))
         return {"frame": picture, "depth": relief, "species": np.int64(self.species[k])}

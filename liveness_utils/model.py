@@ -170,7 +170,6 @@ class PictureVerdict(nn.Module):
     Each is asked by itself and all must hold. How a print or a screen *looks* is left out on
     purpose: an encoder learns the simulator's prints and screens to perfection and then takes real
     cameras for screens, while relief, which it had to learn from shape, holds on real pictures too.
-    For the same reason relief comes first, and skin counts only where it speaks clearly for a mask.
     """
 
     INSIDE = slice(3, 11)  # of the 14 cells a side: the face without its rim
@@ -182,8 +181,8 @@ class PictureVerdict(nn.Module):
             if mask < species:
                 margins[BONA_FIDE, column], margins[mask, column] = 1.0, -1.0
         self.register_buffer("margins", margins)
-        self.gain = nn.Parameter(torch.tensor([20.0, 0.5, 0.5]))
-        self.shift = nn.Parameter(torch.tensor([-3.0, 2.0, 2.0]))
+        self.gain = nn.Parameter(torch.tensor([20.0, 1.0, 1.0]))
+        self.shift = nn.Parameter(torch.tensor([-3.0, 1.0, 1.0]))
 
     @classmethod
     def relief(cls, depth: Tensor) -> Tensor:

@@ -326,7 +326,10 @@ class LivenessModule(pl.LightningModule):
 # ----------------------------------------------------------------------------- the encoder, first
 ENCODER_BATCH = 64
 ENCODER_LEARNING_RATE = 3e-3
-ENCODER_AVERAGE = 1 / 8  # of the lesson: over how much of it the weights that are kept are averaged
+ENCODER_AGAIN = 3 / 8  # of the passes of the lesson, in its second, gentler half
+ENCODER_GENTLE = 1 / 3  # of its learning rate
+ENCODER_LOGS = ("encoder_log", "encoder_log_again")
+ENCODER_AVERAGE = 1 / 8  # of the second half: over how much of it the weights that are kept are averaged
 CLIP_PICTURES = 4  # of every clip a pass, beside single pictures
 
 
@@ -338,8 +341,9 @@ def _has_taught_encoder(net: nn.Module, config: TrainConfig) -> bool:
 class EncoderModule(pl.LightningModule):
     """The picture encoder alone: which species is it, and where is relief?"""
 
-    def __init__(self, net: nn.Module, config: TrainConfig, weights: Tensor, steps: int) -> None:
+    def __init__(self, net: nn.Module, config: TrainConfig, weights: Tensor, steps: int, rate: float) -> None:
         super().__init__()
+        self.rate = rate
         self.frame, self.glance, self.spare = net.frame, net.glance, net.spare
         self.frame.to(memory_format=torch.channels_last)
         self.cfg, self.steps = config, steps
@@ -359,9 +363,8 @@ class EncoderModule(pl.LightningModule):
 
     def configure_optimizers(self) -> dict:
         """AdamW with one cycle of the learning rate."""
-        rate = ENCODER_LEARNING_RATE / (3 if self.cfg.start else 1)
-        optimiser = torch.optim.AdamW(self.parameters(), rate, weight_decay=0.02)
-        cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=self.steps + 1, pct_start=0.1)
+        optimiser = torch.optim.AdamW(self.parameters(), self.rate, weight_decay=0.02)
+        cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, self.rate, total_steps=self.steps + 1, pct_start=0.1)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
 
 
@@ -417,12 +420,17 @@ def _singles(config: TrainConfig) -> Pictures | None:
     return held
 
 
+def _hidden(config: TrainConfig) -> tuple[str, ...]:
+    """Species that the encoder must not see. An injection's pixels are bona fide, and give nothing of it away."""
+    return tuple(name for name in config.exclude if name != "injection")
+
+
 def _encoder_mark(config: TrainConfig) -> dict:
     """What makes two encoders the same: all that their lesson depends on, and nothing of what comes after."""
-    held = _fingerprint(config)
+    held = _fingerprint(config) | {"exclude": list(_hidden(config))}
     names = ("clips", "pictures", "encoder_epochs", "seed", "depth_weight", "exclude", "imagenet", "average")
     lesson = {"batch": ENCODER_BATCH, "learning_rate": ENCODER_LEARNING_RATE, "clip_pictures": CLIP_PICTURES}
-    lesson["average_over"] = ENCODER_AVERAGE
+    lesson |= {"again": ENCODER_AGAIN, "gentle": ENCODER_GENTLE, "average_over": ENCODER_AVERAGE}
     begun = {"start": held["start"]} if held["start"] else {}
     return {name: held[name] for name in names} | lesson | begun
 
@@ -442,33 +450,56 @@ def learn_pictures(
 ) -> None:
     """Teach the picture encoder of `net`, in place.
 
+    In two halves: `config.encoder_epochs` passes in large steps, then 3/8 as many in small ones,
+    with wider changes of the pictures, and of those the running mean of the weights is kept. The
+    first finds what tells the species apart, the second makes it hold for other cameras. A network
+    that is fine-tuned gets the second alone, in as many passes as the configuration says.
+
     Args:
         net: to be taught. prepared: clips. config: of the training. singles: pictures that are mixed in, or None.
-        each: pictures of every clip a pass. steps: how many, instead of `config.encoder_epochs` passes.
+        each: pictures of every clip a pass. steps: how many of the first half, and no second.
     """
-    rows = _known(prepared, prepared.rows("train", config.exclude))
+    rows = _known(prepared, prepared.rows("train", _hidden(config)))
     rows = rows[prepared.species[rows] >= 0]
-    data = ds.PictureDataset(prepared, rows, config.seed, singles, config.exclude, each)
+    first, again = config.encoder_epochs, max(1, round(ENCODER_AGAIN * config.encoder_epochs))
+    halves = [] if config.start and not steps else [(False, first)]
+    halves += [] if steps else [(True, first if config.start else again)]
+    for gentle, passes in halves:
+        data = ds.PictureDataset(prepared, rows, config.seed, singles, _hidden(config), each, wide=gentle)
+        _learn_half(net, data, config, passes, steps, gentle=gentle)
+
+
+def _learn_half(
+    net: nn.Module,
+    data: ds.PictureDataset,
+    config: TrainConfig,
+    passes: int,
+    steps: int | None,
+    *,
+    gentle: bool,
+) -> None:
     size = min(ENCODER_BATCH, len(data))
     loader = DataLoader(data, size, shuffle=True, drop_last=True, num_workers=config.workers)
     counts = np.bincount(data.species, minlength=len(ds.SPECIES))
     weights = torch.from_numpy(np.where(counts > 0, counts.max() / np.maximum(counts, 1), 0.0)).float()
-    total = steps or config.encoder_epochs * len(loader)
+    total = steps or passes * len(loader)
+    average = _averaging(config, ENCODER_AVERAGE * total) if gentle else []
     bar = [pl.callbacks.TQDMProgressBar(refresh_rate=4, leave=False)] if config.progress else []
     trainer = pl.Trainer(
-        max_epochs=-1 if steps else config.encoder_epochs,
+        max_epochs=-1 if steps else passes,
         max_steps=steps or -1,
         accelerator=config.accelerator,
         devices=1,
-        callbacks=[*_averaging(config, ENCODER_AVERAGE * total), *bar],
-        logger=pl.loggers.CSVLogger(config.out, name="", version="encoder_log"),
+        callbacks=[*average, *bar],
+        logger=pl.loggers.CSVLogger(config.out, name="", version=ENCODER_LOGS[gentle]),
         log_every_n_steps=1,
         gradient_clip_val=5.0,
         enable_checkpointing=False,
         enable_progress_bar=config.progress,
         enable_model_summary=False,
     )
-    trainer.fit(EncoderModule(net, config, weights, total), loader)
+    rate = ENCODER_LEARNING_RATE * (ENCODER_GENTLE if gentle else 1.0)
+    trainer.fit(EncoderModule(net, config, weights, total, rate), loader)
 
 
 def _teaches_injection(config: TrainConfig) -> bool:
@@ -694,11 +725,20 @@ def training_log(checkpoint: str | os.PathLike):
 
 
 def encoder_log(checkpoint: str | os.PathLike):
-    """Learning curve of the encoder by itself, one row a pass (DataFrame: epoch, glance, depth); empty if there was none."""
+    """Learning curve of the encoder by itself.
+
+    Returns:
+        DataFrame, one row a pass: epoch, glance, depth, gentle (1 in the second half of the
+        lesson); empty if there was no lesson.
+    """
     import pandas as pd
 
-    path = Path(checkpoint).parent / "encoder_log" / "metrics.csv"
-    return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["epoch", "glance", "depth"])
+    files = [Path(checkpoint).parent / name / "metrics.csv" for name in ENCODER_LOGS]
+    halves = [pd.read_csv(path).assign(gentle=k) for k, path in enumerate(files) if path.is_file()]
+    if not halves:
+        return pd.DataFrame(columns=["epoch", "glance", "depth", "gentle"])
+    whole = pd.concat(halves, ignore_index=True)
+    return whole.assign(epoch=np.arange(len(whole)))
 
 
 # --------------------------------------------------------------------------------------- scoring

@@ -370,7 +370,7 @@ def test_the_encoder_learns_first_and_is_kept(prepared, tmp_path):
     )
     path = training.train(config)
     log = training.encoder_log(path)
-    assert len(log) == 3 and log["glance"].iloc[-1] < log["glance"].iloc[0]
+    assert list(log["gentle"]) == [0, 0, 0, 1] and log["glance"].iloc[2] < log["glance"].iloc[0]
     stamp = (tmp_path / "encoder.pt").stat().st_mtime_ns
     path.unlink()
     training.train(config)  # the fusion anew, the encoder from where it was kept
@@ -403,10 +403,11 @@ def test_trainings_that_need_the_same_encoder_share_it_and_a_left_out_species_ha
         ("video", {"modalities": ("video",)}),
         ("no_depth", {"depth_weight": 0.0}),
         ("left_out", {"exclude": ("soft_mask",)}),
+        ("no_injection", {"exclude": ("injection",)}),
     ):
         training.train(replace(config, out=str(tmp_path / name), **changes))
         homes.append(len(list(shared.iterdir())))
-    assert homes == [1, 1, 2, 3]
+    assert homes == [1, 1, 2, 3, 3]  # an injection's pixels are bona fide
 
 
 def test_a_picture_is_asked_for_relief_and_for_skin_and_for_nothing_else():
