@@ -110,8 +110,8 @@ _STUDY = Profile(
     name="study", data="full",
     subjects=_FULL.subjects, bona_fide_clips=_FULL.bona_fide_clips,
     attack_clips=_FULL.attack_clips,
-    pictures=_FULL.pictures, encoder_epochs=4, epochs=16, patience=16, batch_size=16, train_frames=4, learning_rate=2e-3,
-    variants=ABLATION, seeds=(0, 1, 2), left_out=("all",), study_epochs=8,
+    pictures=_FULL.pictures, encoder_epochs=3, epochs=16, patience=16, batch_size=16, train_frames=4, learning_rate=2e-3,
+    variants=ABLATION, seeds=(0, 1, 2), left_out=("all",), study_epochs=6,
     bootstrap=2000, robustness_clips=54, redteam_clips=8, calibration_clips=128, qat_epochs=2, demo_clips=60,
 )  # fmt: skip
 

@@ -326,7 +326,7 @@ class LivenessModule(pl.LightningModule):
 # ----------------------------------------------------------------------------- the encoder, first
 ENCODER_BATCH = 64
 ENCODER_LEARNING_RATE = 3e-3
-ENCODER_AGAIN = 3 / 8  # of the passes of the lesson, in its second, gentler half
+ENCODER_AGAIN = 3 / 16  # of the passes of the lesson, in its second, gentler half
 ENCODER_GENTLE = 1 / 3  # of its learning rate
 ENCODER_LOGS = ("encoder_log", "encoder_log_again")
 ENCODER_AVERAGE = 1 / 8  # of the second half: over how much of it the weights that are kept are averaged
@@ -450,7 +450,7 @@ def learn_pictures(
 ) -> None:
     """Teach the picture encoder of `net`, in place.
 
-    In two halves: `config.encoder_epochs` passes in large steps, then 3/8 as many in small ones,
+    In two halves: `config.encoder_epochs` passes in large steps, then 3/16 as many in small ones,
     with wider changes of the pictures, and of those the running mean of the weights is kept. The
     first finds what tells the species apart, the second makes it hold for other cameras. A network
     that is fine-tuned gets the second alone, in as many passes as the configuration says.
