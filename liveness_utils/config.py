@@ -101,7 +101,7 @@ _QUICK = Profile(
 _FULL = Profile(
     name="full", data="full",
     subjects=(100, 20, 40, 60), bona_fide_clips=(312, 48, 120, 240), attack_clips=(78, 12, 60, 60),
-    pictures=12800, encoder_epochs=16, epochs=14, patience=14, batch_size=16, train_frames=4, learning_rate=2e-3,
+    pictures=12800, encoder_epochs=16, epochs=24, patience=24, batch_size=16, train_frames=8, learning_rate=2e-3,
     variants=(), seeds=(0,), left_out=(), study_epochs=0,
     bootstrap=2000, robustness_clips=54, redteam_clips=8, calibration_clips=128, qat_epochs=2, demo_clips=60,
 )  # fmt: skip

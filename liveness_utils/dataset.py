@@ -864,7 +864,8 @@ class PictureDataset:
         prepared: arrays on disk. rows: which clips. seed: with the epoch and the number it fixes every choice.
         singles: `pictures.Pictures` to mix in, once an epoch each, or None.
         exclude: species of which no single picture is dealt.
-        each: pictures of every clip an epoch. wide: see `augment_crops`.
+        each: pictures of every clip an epoch. walk: from 1 on they are changed more (see
+            `augment_crops`), and differently for each number.
     """
 
     def __init__(
@@ -875,9 +876,9 @@ class PictureDataset:
         singles=None,
         exclude: Sequence[str] = (),
         each: int = 1,
-        wide: bool = False,
+        walk: int = 0,
     ) -> None:
-        self.prepared, self.seed, self.epoch, self.wide = prepared, seed, 0, wide
+        self.prepared, self.seed, self.epoch, self.walk = prepared, seed, 0, walk
         self.rows, self.singles = np.repeat(np.asarray(rows), each), singles
         left_out = [SPECIES.index(name) for name in exclude]
         single = np.zeros(0, int) if singles is None else np.flatnonzero(~np.isin(singles.species, left_out))
@@ -892,8 +893,8 @@ class PictureDataset:
 
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
         """frame (112, 112, 3) uint8, depth (14, 14) float32, species int."""
-        rng = np.random.default_rng((self.seed, 2 if self.wide else 1, self.epoch, k))
-        crops, depth = augment_crops(*self._picture(k, rng), rng, wide=self.wide)
+        rng = np.random.default_rng((self.seed, 1 + self.walk, self.epoch, k))
+        crops, depth = augment_crops(*self._picture(k, rng), rng, wide=self.walk > 0)
         way = -1 if rng.random() < 0.5 else 1
         picture, relief = (np.ascontiguousarray(x[0][:, ::way]) for x in (crops, depth))
         return {"frame": picture, "depth": relief, "species": np.int64(self.species[k])}

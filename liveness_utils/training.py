@@ -6,6 +6,7 @@ which `metrics` and `export` read.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
@@ -46,6 +47,7 @@ class TrainConfig:
     pictures: folder of single pictures (`pictures.prepare`) for the encoder, "" for none.
     encoders: folder in which trainings that need the very same encoder share it; "" keeps it in `out`.
     encoder_epochs: passes in which the picture encoder learns by itself first, see `teach_encoder`;
+    encoder_walks: how often the second half of that lesson is walked, see `learn_pictures`;
     encoder_rate: factor on its learning rate afterwards, 0 to leave it as it is. frames: pictures
     looked at a clip (of 25). exclude: species left out of training and validation. `*_weight`: of the losses. unobservable: weight of the liveness loss of an
     injection when the IMU that would tell it is masked. average: whether the weights that are
@@ -58,7 +60,8 @@ class TrainConfig:
     pictures: str = ""
     encoders: str = ""
     encoder_epochs: int = 0
-    encoder_rate: float = 0.05
+    encoder_walks: int = 3
+    encoder_rate: float = 0.0
     epochs: int = 40
     patience: int = 8
     batch_size: int = 16
@@ -308,8 +311,9 @@ class LivenessModule(pl.LightningModule):
 
     @property
     def _held(self) -> list[nn.Module]:
-        """What has learned from single pictures before: the encoder, and its own word on the species."""
-        return [self.net.frame, self.net.glance] if _has_taught_encoder(self.net, self.cfg) else []
+        """What has learned from single pictures before, and what is asked of it: clips would tune it to their own."""
+        taught = _has_taught_encoder(self.net, self.cfg)
+        return [self.net.frame, self.net.glance, self.net.picture] if taught else []
 
     @property
     def _resting(self) -> list[nn.Module]:
@@ -328,7 +332,7 @@ ENCODER_BATCH = 64
 ENCODER_LEARNING_RATE = 3e-3
 ENCODER_AGAIN = 3 / 16  # of the passes of the lesson, in its second, gentler half
 ENCODER_GENTLE = 1 / 3  # of its learning rate
-ENCODER_LOGS = ("encoder_log", "encoder_log_again")
+ENCODER_LOG = "encoder_log"  # of the first half; with a number, of a walk of the second
 ENCODER_AVERAGE = 1 / 8  # of the second half: over how much of it the weights that are kept are averaged
 CLIP_PICTURES = 4  # of every clip a pass, beside single pictures
 
@@ -428,7 +432,17 @@ def _hidden(config: TrainConfig) -> tuple[str, ...]:
 def _encoder_mark(config: TrainConfig) -> dict:
     """What makes two encoders the same: all that their lesson depends on, and nothing of what comes after."""
     held = _fingerprint(config) | {"exclude": list(_hidden(config))}
-    names = ("clips", "pictures", "encoder_epochs", "seed", "depth_weight", "exclude", "imagenet", "average")
+    names = (
+        "clips",
+        "pictures",
+        "encoder_epochs",
+        "encoder_walks",
+        "seed",
+        "depth_weight",
+        "exclude",
+        "imagenet",
+        "average",
+    )
     lesson = {"batch": ENCODER_BATCH, "learning_rate": ENCODER_LEARNING_RATE, "clip_pictures": CLIP_PICTURES}
     lesson |= {"again": ENCODER_AGAIN, "gentle": ENCODER_GENTLE, "average_over": ENCODER_AVERAGE}
     begun = {"start": held["start"]} if held["start"] else {}
@@ -452,21 +466,42 @@ def learn_pictures(
 
     In two halves: `config.encoder_epochs` passes in large steps, then 3/16 as many in small ones,
     with wider changes of the pictures, and of those the running mean of the weights is kept. The
-    first finds what tells the species apart, the second makes it hold for other cameras. A network
-    that is fine-tuned gets the second alone, in as many passes as the configuration says.
+    first finds what tells the species apart, the second makes it hold for other cameras. How well
+    it holds is largely luck of the draw; so the second half is walked `config.encoder_walks` times
+    from the same start, each time with other pictures, and the mean of the weights is kept: better
+    than the mean of the walks. A network that is fine-tuned gets the second half alone, in as many
+    passes as the configuration says.
 
     Args:
         net: to be taught. prepared: clips. config: of the training. singles: pictures that are mixed in, or None.
         each: pictures of every clip a pass. steps: how many of the first half, and no second.
+
+    Source: Wortsman et al., Model soups, ICML 2022, arXiv 2203.05482 (the mean of walks from one start).
     """
     rows = _known(prepared, prepared.rows("train", _hidden(config)))
     rows = rows[prepared.species[rows] >= 0]
-    first, again = config.encoder_epochs, max(1, round(ENCODER_AGAIN * config.encoder_epochs))
-    halves = [] if config.start and not steps else [(False, first)]
-    halves += [] if steps else [(True, first if config.start else again)]
-    for gentle, passes in halves:
-        data = ds.PictureDataset(prepared, rows, config.seed, singles, _hidden(config), each, wide=gentle)
-        _learn_half(net, data, config, passes, steps, gentle=gentle)
+
+    def walk(number: int, passes: int) -> None:
+        data = ds.PictureDataset(prepared, rows, config.seed, singles, _hidden(config), each, walk=number)
+        _learn_half(net, data, config, passes, steps)
+
+    if steps or not config.start:
+        walk(0, config.encoder_epochs)
+    if steps:
+        return
+    passes = config.encoder_epochs if config.start else max(1, round(ENCODER_AGAIN * config.encoder_epochs))
+    start, ends = copy.deepcopy(net.state_dict()), []
+    for number in range(1, config.encoder_walks + 1):
+        net.load_state_dict(start)
+        walk(number, passes)
+        ends.append(copy.deepcopy(net.state_dict()))
+    net.load_state_dict(_mean_weights(ends))
+
+
+def _mean_weights(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Mean of every floating tensor; counters as in the first."""
+    mean = {k: torch.stack([s[k] for s in states]).mean(0) for k, v in states[0].items() if v.is_floating_point()}
+    return states[0] | mean
 
 
 def _learn_half(
@@ -475,9 +510,8 @@ def _learn_half(
     config: TrainConfig,
     passes: int,
     steps: int | None,
-    *,
-    gentle: bool,
 ) -> None:
+    gentle, log = data.walk > 0, f"{ENCODER_LOG}{data.walk or ''}"
     size = min(ENCODER_BATCH, len(data))
     loader = DataLoader(data, size, shuffle=True, drop_last=True, num_workers=config.workers)
     counts = np.bincount(data.species, minlength=len(ds.SPECIES))
@@ -491,7 +525,7 @@ def _learn_half(
         accelerator=config.accelerator,
         devices=1,
         callbacks=[*average, *bar],
-        logger=pl.loggers.CSVLogger(config.out, name="", version=ENCODER_LOGS[gentle]),
+        logger=pl.loggers.CSVLogger(config.out, name="", version=log),
         log_every_n_steps=1,
         gradient_clip_val=5.0,
         enable_checkpointing=False,
@@ -728,17 +762,18 @@ def encoder_log(checkpoint: str | os.PathLike):
     """Learning curve of the encoder by itself.
 
     Returns:
-        DataFrame, one row a pass: epoch, glance, depth, gentle (1 in the second half of the
-        lesson); empty if there was no lesson.
+        DataFrame, one row a pass: epoch, glance, depth, walk (0 in the first half of the lesson, from
+        1 in the second, whose walks all begin where the first half ended); empty if there was none.
     """
     import pandas as pd
 
-    files = [Path(checkpoint).parent / name / "metrics.csv" for name in ENCODER_LOGS]
-    halves = [pd.read_csv(path).assign(gentle=k) for k, path in enumerate(files) if path.is_file()]
+    files = sorted(Path(checkpoint).parent.glob(f"{ENCODER_LOG}*/metrics.csv"))
+    halves = [pd.read_csv(p).assign(walk=int(p.parent.name.removeprefix(ENCODER_LOG) or 0)) for p in files]
     if not halves:
-        return pd.DataFrame(columns=["epoch", "glance", "depth", "gentle"])
-    whole = pd.concat(halves, ignore_index=True)
-    return whole.assign(epoch=np.arange(len(whole)))
+        return pd.DataFrame(columns=["epoch", "glance", "depth", "walk"])
+    whole = pd.concat(halves, ignore_index=True).sort_values(["walk", "epoch"], ignore_index=True)
+    whole["epoch"] += (whole["walk"] > 0) * int((whole["walk"] == 0).sum())
+    return whole
 
 
 # --------------------------------------------------------------------------------------- scoring
@@ -926,8 +961,8 @@ def run_study(
 
     Interrupted, it goes on with the row it was in, at the last whole epoch. A row that was made
     with other settings or other clips is made anew. To make so many trainings affordable, rows that
-    saw the same pictures share an encoder, it rests after its own lesson, and clips are scored by 8
-    of their 25 pictures: rows compare with one another, less so with a release.
+    saw the same pictures share an encoder, its lesson is shorter, and clips are scored by 8 of their
+    25 pictures: rows compare with one another, less so with a release.
 
     Args:
         profile: `config.Profile`. settings: of each training, its `out` is not used.
@@ -943,7 +978,7 @@ def run_study(
 
     out, rows = Path(out_dir), study_rows(profile)
     settings = replace(settings, epochs=profile.study_epochs, out=str(out / "trainings"), progress=False)
-    settings = replace(settings, encoders=settings.encoders or str(out / "encoders"), encoder_rate=0.0)
+    settings = replace(settings, encoders=settings.encoders or str(out / "encoders"), encoder_walks=1)
     plans = [(row, _row_config(row, settings), out / f"{row.name}.json") for row in rows]
     todo = [plan for plan in plans if not _row_is_done(plan[2], plan[1])]
     calls = (delayed(_study_row)(*plan, threads=1 if jobs > 1 else None) for plan in todo)

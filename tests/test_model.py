@@ -370,7 +370,8 @@ def test_the_encoder_learns_first_and_is_kept(prepared, tmp_path):
     )
     path = training.train(config)
     log = training.encoder_log(path)
-    assert list(log["gentle"]) == [0, 0, 0, 1] and log["glance"].iloc[2] < log["glance"].iloc[0]
+    assert list(log["walk"]) == [0, 0, 0, 1, 2, 3] and list(log["epoch"]) == [0, 1, 2, 3, 3, 3]
+    assert log["glance"].iloc[2] < log["glance"].iloc[0]
     stamp = (tmp_path / "encoder.pt").stat().st_mtime_ns
     path.unlink()
     training.train(config)  # the fusion anew, the encoder from where it was kept
@@ -380,7 +381,7 @@ def test_the_encoder_learns_first_and_is_kept(prepared, tmp_path):
 
 def test_an_encoder_at_rest_stays_as_its_lesson_left_it(prepared, tmp_path):
     config = training.TrainConfig(
-        str(prepared), str(tmp_path), encoder_epochs=1, encoder_rate=0.0, epochs=1, batch_size=8, frames=2,
+        str(prepared), str(tmp_path), encoder_epochs=1, epochs=1, batch_size=8, frames=2,
         progress=False,
     )  # fmt: skip
     net, _ = m.load_checkpoint(training.train(config))
@@ -449,7 +450,7 @@ def test_a_network_that_was_taught_no_relief_is_not_asked_for_it(prepared, tmp_p
 
 def test_an_encoder_that_has_learned_moves_more_slowly():
     def rates(**changes):
-        config = replace(training.TrainConfig("prepared", "out", encoder_epochs=2), **changes)
+        config = replace(training.TrainConfig("prepared", "out", encoder_epochs=2, encoder_rate=0.05), **changes)
         net = m.build(m.ModelConfig(n_features=4, architecture=config.architecture))
         groups = training.LivenessModule(net, config, 1.0, 10)._groups()
         assert sum(len(g["params"]) for g in groups) == len(list(net.parameters()))
