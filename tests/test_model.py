@@ -379,6 +379,34 @@ def test_the_encoder_learns_first_and_is_kept(prepared, tmp_path):
     assert training.encoder_log(training.train(replace(config, out=str(tmp_path / "none"), encoder_epochs=0))).empty
 
 
+def test_each_walk_of_the_second_half_sees_other_pictures_and_their_mean_is_kept(prepared):
+    data = ds.open_prepared(prepared)
+    first, *walks = (ds.PictureDataset(data, np.arange(4), walk=k) for k in range(4))
+    dealt = [p[2]["frame"].astype(float) for p in (first, *walks)]
+    assert dealt[0].shape == (112, 112, 3) and walks[0][2]["frame"].dtype == np.uint8
+    assert min(np.abs(a - b).mean() for k, a in enumerate(dealt) for b in dealt[:k]) > 1.0
+    again = ds.PictureDataset(data, np.arange(4), walk=2)[2]
+    np.testing.assert_array_equal(again["frame"], walks[1][2]["frame"])
+    states = [{"w": torch.full((2,), v), "seen": torch.tensor(n)} for v, n in ((1.0, 7), (4.0, 8), (7.0, 9))]
+    mean = training._mean_weights(states)
+    torch.testing.assert_close(mean["w"], torch.full((2,), 4.0))
+    assert int(mean["seen"]) == 7
+
+
+def test_wide_changes_relight_and_sharpen_and_keep_pictures_and_maps_in_shape():
+    crops = np.full((2, 112, 112, 3), 120, np.uint8)
+    crops[:, :, 56:] = 90
+    depth = np.ones((2, 14, 14), np.float32)
+    for k in range(40):
+        changed, moved = ds.augment_crops(crops, depth, np.random.default_rng(k), wide=True)
+        assert changed.shape == crops.shape and changed.dtype == np.uint8 and moved.shape == depth.shape
+        assert set(np.unique(moved[np.isfinite(moved)])) <= {1.0}
+    lit = ds._relight(crops, np.random.default_rng(0))
+    assert np.abs(np.diff(lit[0, 5:50, 20].astype(int), axis=0)).sum() > 0  # light that was even falls from a side
+    edge = ds._sharpen(crops, np.random.default_rng(0))[0, 50, 40:72, 0].astype(int)
+    assert edge.max() > 120 and edge.min() < 90  # halos
+
+
 def test_an_encoder_at_rest_stays_as_its_lesson_left_it(prepared, tmp_path):
     config = training.TrainConfig(
         str(prepared), str(tmp_path), encoder_epochs=1, epochs=1, batch_size=8, frames=2,
