@@ -338,8 +338,9 @@ CLIP_PICTURES = 4  # of every clip a pass, beside single pictures
 
 
 def _has_taught_encoder(net: nn.Module, config: TrainConfig) -> bool:
-    """Whether `teach_encoder` applies: a fusion network from scratch that looks at pictures."""
-    return config.encoder_epochs > 0 and "video" in config.modalities and hasattr(net, "glance")
+    """Whether `teach_encoder` applies: a fusion network that looks at pictures, and is new or has some to learn on."""
+    asked = config.encoder_epochs > 0 and (config.pictures or not config.start)
+    return bool(asked) and "video" in config.modalities and hasattr(net, "glance")
 
 
 class EncoderModule(pl.LightningModule):
@@ -386,7 +387,7 @@ def teach_encoder(net: nn.Module, prepared: ds.Prepared, config: TrainConfig) ->
             fine-tuned, unless there are pictures: then it learns on, in smaller steps.
         prepared: arrays. config: of the training.
     """
-    if (config.start and not config.pictures) or not _has_taught_encoder(net, config):
+    if not _has_taught_encoder(net, config):
         return
     wanted = _encoder_mark(config)
     home = Path(config.encoders) / _digest(wanted) if config.encoders else Path(config.out)

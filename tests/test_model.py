@@ -488,6 +488,8 @@ def test_an_encoder_that_has_learned_moves_more_slowly():
     assert (
         rates(encoder_epochs=0) == rates(modalities=("landmarks", "imu")) == rates(architecture="seed_style") == [1.0]
     )
+    # Fine-tuned without a lesson, the encoder has to learn with the rest.
+    assert rates(start="a.pt") == [1.0] and len(rates(start="a.pt", pictures="pictures")) == 2
 
 
 def test_pictures_for_the_encoder_call_an_injection_bona_fide(prepared):
