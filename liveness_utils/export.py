@@ -178,7 +178,13 @@ def _check_operators(path: str | os.PathLike) -> None:
 
 
 def to_onnx(net: nn.Module, sample: Mapping[str, np.ndarray], path: str | os.PathLike) -> Path:
-    """Export by torch's dynamo exporter, opset 18, weights inside the file."""
+    """Export by torch's dynamo exporter, opset 18, weights inside the file.
+
+    What the exporter leaves of itself (a stack trace a node, with the paths of this machine) is
+    taken out, and weights that are equal are stored once.
+    """
+    from onnx_ir.passes import Sequential, common
+
     names = [*OUTPUT_ORDER, "h", "c"] if isinstance(net, StepNet) else list(OUTPUT_ORDER)
     tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in sample.items()}
     with _silent():
@@ -186,6 +192,10 @@ def to_onnx(net: nn.Module, sample: Mapping[str, np.ndarray], path: str | os.Pat
             net, (), kwargs=tensors, dynamo=True, opset_version=OPSET, external_data=False,
             verbose=False, output_names=names,
         )  # fmt: skip
+        tidy = Sequential(
+            common.ClearMetadataAndDocStringPass(), common.DeduplicateInitializersPass(size_limit=1 << 20)
+        )
+        tidy(program.model)
         program.save(str(path), external_data=False)
     return Path(path)
 

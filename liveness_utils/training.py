@@ -49,7 +49,8 @@ class TrainConfig:
     encoder_epochs: passes in which the picture encoder learns by itself first, see `teach_encoder`;
     encoder_walks: how often the second half of that lesson is walked, see `learn_pictures`;
     encoder_rate: factor on its learning rate afterwards, 0 to leave it as it is. frames: pictures
-    looked at a clip (of 25). exclude: species left out of training and validation. `*_weight`: of the losses. unobservable: weight of the liveness loss of an
+    looked at a clip (of 25). exclude: species left out of training and validation. `*_weight`: of
+    the losses. unobservable: weight of the liveness loss of an
     injection when the IMU that would tell it is masked. average: whether the weights that are
     validated and kept are the running mean of about an epoch's. start: checkpoint to fine-tune from.
     devices, num_nodes, strategy: passed to Lightning's Trainer.

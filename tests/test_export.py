@@ -6,13 +6,14 @@ import json
 import shutil
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from small_bundle import small_bundle
 
 from liveness_utils import bundle as bundles
+from liveness_utils import config, export, qat, training
 from liveness_utils import dataset as ds
-from liveness_utils import export, qat, training
 from liveness_utils.errors import BundleError, ModelError
 from liveness_utils.model import ModelConfig, build, load_checkpoint
 
@@ -32,6 +33,21 @@ def test_float32_and_onnx_equal_torch(made):
     assert variants["float32"]["max_logit"] < 1e-4
     assert variants["onnx"]["max_logit"] < 1e-4
     assert variants["float32"]["max_depth"] < 1e-3
+
+
+def test_the_onnx_file_holds_the_network_and_nothing_of_the_machine_that_made_it(made):
+    path = made[1] / "model.onnx"
+    held = onnx.load(path)
+    assert not any(node.metadata_props or node.doc_string for node in held.graph.node)
+    assert str(config.repo_root()).encode() not in path.read_bytes()
+    weights = [w.raw_data for w in held.graph.initializer if len(w.raw_data) > 1024]
+    assert len(weights) == len(set(weights)) > 20
+
+
+def test_the_committed_bundle_names_no_path_of_the_machine_that_made_it():
+    for path in sorted(config.default_bundle().iterdir()):
+        held = path.read_bytes()
+        assert b"site-packages" not in held and b"/liveness_utils/" not in held, path.name
 
 
 def test_only_builtin_operators(made):

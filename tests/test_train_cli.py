@@ -81,9 +81,8 @@ def test_pictures_join_the_first_lesson_and_training_can_start_from_a_checkpoint
     assert cli.main(arguments(data, out, "--pictures", str(singles), "--modalities", "video")) == 0
     checkpoint = out / "checkpoints" / "checkpoint.pt"
     told = m.load_checkpoint(checkpoint)[1]["training"]
-    assert (
-        told["pictures"] == pictures.mark(16) and len(training.encoder_log(checkpoint)) == 4
-    )  # one half, and three walks of the other
+    # One pass of the lesson's first half, and three walks of the other.
+    assert told["pictures"] == pictures.mark(16) and len(training.encoder_log(checkpoint)) == 4
     # Fine-tuned, the encoder has a lesson only where there are pictures.
     for name, more, lessons in (("plain", (), 0), ("with", ("--pictures", str(singles)), 3)):
         tuned = run_of(data, tmp_path / name)
