@@ -285,6 +285,14 @@ def test_a_challenge_nonce_is_no_plain_one(client, accepting):
     refused(post(client, video_bytes(clip), meta_of(clip, asked.removeprefix("c-"))), 409)
 
 
+@pytest.mark.parametrize("challenge", [False, True])
+def test_a_nonce_that_begins_like_the_other_kind_is_taken(app, monkeypatch, challenge):
+    monkeypatch.setattr("liveness_utils.challenge.secrets.token_urlsafe", lambda n: "c-p-likely-once-in-4096")
+    service = app.extensions["liveness"]
+    found = web_app._redeem(service, web_app._open_session(service, challenge)["nonce"])
+    assert (found is not None) is challenge
+
+
 @pytest.mark.parametrize("body", ["[]", "{", '{"challenge": 1}', '{"more": true}', "null", "\x00"])
 def test_a_session_wants_a_sound_body(client, body):
     refused(client.post("/api/v1/sessions", data=body, content_type="application/json"), 400)

@@ -33,7 +33,7 @@ from liveness_utils.web.timing import Stopwatch
 from liveness_utils.web.upload import Upload, parse, to_clip
 
 QUIET_SECONDS, STEP_SECONDS, STEPS = 2.6, 3.0, 2
-_ASKED = "c-"  # begins the nonce of a session with a challenge
+_ASKED, _PLAIN = "c-", "p-"  # begin the nonces of sessions with and without a challenge
 LOG = logging.getLogger(__name__)
 
 HEADERS = {
@@ -266,7 +266,7 @@ def _open_session(service: Service, challenge: bool) -> dict[str, Any]:
         raise UploadError(503, f"The server is busy: {error}", retry_after=service.limits.retry_seconds) from error
     steps = zip(made.prompts, made.instructions, strict=True) if challenge else ()
     return {
-        "nonce": _ASKED * challenge + made.nonce,
+        "nonce": (_ASKED if challenge else _PLAIN) + made.nonce,
         "expires_s": made.ttl,
         "quiet_s": QUIET_SECONDS,
         "prompts": [{"name": n, "instruction": text, "seconds": STEP_SECONDS} for n, text in steps],
@@ -282,7 +282,7 @@ def _redeem(service: Service, nonce: str) -> Challenge | None:
     asked = nonce.startswith(_ASKED)
     book = service.asked if asked else service.plain
     try:
-        found = book.redeem(nonce.removeprefix(_ASKED))
+        found = book.redeem(nonce.removeprefix(_ASKED if asked else _PLAIN))
     except ChallengeError as error:
         raise UploadError(409, "The session's nonce is unknown, was used, or is too old; record again.") from error
     return found if asked else None
