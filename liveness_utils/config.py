@@ -39,7 +39,7 @@ class Profile:
         variants: rows of the ablation that are trained.
         seeds: seeds of the ablation's repeated rows.
         left_out: species of the leave-one-out trainings ("all" for every one).
-        study_epochs: upper bound of epochs for each training of the study.
+        study_epochs: upper bound of epochs for each training of the study that sees every species.
         bootstrap: replicates of the subject bootstrap.
         robustness_clips: test clips (stratified) used by each robustness curve.
         redteam_clips: test clips on which each of an attacker's choices is tried.
@@ -110,8 +110,9 @@ _STUDY = Profile(
     name="study", data="full",
     subjects=_FULL.subjects, bona_fide_clips=_FULL.bona_fide_clips,
     attack_clips=_FULL.attack_clips,
-    pictures=_FULL.pictures, encoder_epochs=3, epochs=16, patience=16, batch_size=16, train_frames=4, learning_rate=2e-3,
-    variants=ABLATION, seeds=(0, 1, 2), left_out=("all",), study_epochs=6,
+    pictures=_FULL.pictures, encoder_epochs=_FULL.encoder_epochs, epochs=12, patience=16, batch_size=16, train_frames=8,
+    learning_rate=2e-3,
+    variants=ABLATION, seeds=(0, 1, 2), left_out=("all",), study_epochs=12,
     bootstrap=2000, robustness_clips=54, redteam_clips=8, calibration_clips=128, qat_epochs=2, demo_clips=60,
 )  # fmt: skip
 

@@ -365,7 +365,8 @@ def _pack(parts: Path, out: Path, table, source: str) -> None:
                     shape = (len(table), *part[name].shape)
                     shape = (len(table), pictures, *shape[2:]) if name == "crops" else shape
                     arrays[name] = np.lib.format.open_memmap(out / f"{name}.npy", "w+", part[name].dtype, shape)
-                arrays[name][k] = part[name]
+                repeated = name == "crops" and len(part[name]) < pictures
+                arrays[name][k] = inputs.still_views(part[name][0]) if repeated else part[name]
             cue_rows.append({"clip_id": clip_id, **json.loads(str(part["cues"]))})
             quality.append(_quality_row(clip_id, part))
     for array in arrays.values():
@@ -431,12 +432,12 @@ class Prepared:
 
     @property
     def stills(self) -> bool:
-        """Whether every clip is a single picture, stored once and shown 25 times."""
+        """Whether every clip is a single picture, which is stored once."""
         return self.crops.shape[1] > 1 and self.crops.strides[1] == 0
 
     @property
     def pictures(self) -> int:
-        """How many different pictures a clip has for the network: 25, of a still 1."""
+        """How many different pictures a clip has to learn from: 25, of a still 1."""
         return 1 if self.stills else inputs.FRAMES
 
     @property
@@ -658,21 +659,10 @@ def _shift(
     crops: np.ndarray, depth: np.ndarray, rng: np.random.Generator, degrees: float, enlarge: float, shift: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Turn, enlarge and move a little, by so much (standard deviations)."""
-    scale, move = np.exp(rng.normal(0, enlarge)), rng.normal(0, shift, 2)
-    turn = np.radians(rng.normal(0, degrees))
-    linear = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    out = []
-    for maps, size, flags, border in (
-        (crops, inputs.CROP, cv2.INTER_LINEAR, cv2.BORDER_REFLECT_101),
-        (depth.astype(np.float32), DEPTH, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT),
-    ):
-        middle = np.full(2, (size - 1) / 2)
-        matrix = np.column_stack([linear, middle - linear @ middle + move * size])
-        options = {"flags": flags, "borderMode": border, "borderValue": float("nan")}
-        if border == cv2.BORDER_REFLECT_101:
-            options.pop("borderValue")
-        out.append(np.stack([cv2.warpAffine(m, matrix, (size, size), **options) for m in maps]))
-    return out[0], out[1]
+    where = np.exp(rng.normal(0, enlarge)), rng.normal(0, shift, 2), rng.normal(0, degrees)
+    unknown = {"flags": cv2.INTER_NEAREST, "borderMode": cv2.BORDER_CONSTANT, "borderValue": float("nan")}
+    relief = [inputs.moved(m, *where, **unknown) for m in depth.astype(np.float32)]
+    return np.stack([inputs.moved(c, *where) for c in crops]), np.stack(relief)
 
 
 def _add_noise(crops: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -804,7 +794,7 @@ class LivenessDataset:
         chosen = sample_frames(inputs.FRAMES, self.frames, rng)
         held = self.prepared
         item = {
-            "frames": np.array(held.crops[row][chosen]),
+            "frames": self._shown(row)[chosen],
             "features": inputs.fill_missing(held.features[row], self.scaling.feature_mean),
             "imu": np.array(held.imu[row], np.float32),
             "presence": (held.presence[row] * self.allowed).astype(np.float32),
@@ -815,6 +805,11 @@ class LivenessDataset:
             "row": np.int64(row),
         }
         return item if rng is None else self._augmented(item, row, rng)
+
+    def _shown(self, row: int) -> np.ndarray:
+        """The 25 pictures of a clip; training changes a still by itself, judging looks at it in 25 ways."""
+        crops = self.prepared.crops[row]
+        return inputs.still_views(crops[0]) if self.prepared.stills and not self.augment else crops
 
     def _augmented(self, item: dict, row: int, rng: np.random.Generator) -> dict:
         decoy, valid = self._decoy(row, rng)

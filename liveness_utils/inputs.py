@@ -6,6 +6,7 @@ Frames, face points and IMU samples come in; crops, IMU windows and quality sent
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, fields, replace
 
 import cv2
@@ -227,8 +228,12 @@ def clip_inputs(clip, track, features: np.ndarray, index: np.ndarray | None = No
     )
 
 
+VIEW_ENLARGE = (0.9, 1.0, 1.1)
+VIEW_MOVES = ((0.05, 0.0), (-0.05, 0.0), (0.0, 0.05), (0.0, -0.05))  # sides
+
+
 def still_inputs(clip, track, features: np.ndarray) -> ClipInputs:
-    """What the network is given of a single picture: video alone, the same one 25 times.
+    """What the network is given of a single picture: video alone (`still_views` makes 25 pictures of it).
 
     Geometry and IMU count as absent: everything in them that tells a face from its picture is
     motion. `crops` holds the one picture, (1, 112, 112, 3); all else is as in `clip_inputs`.
@@ -238,6 +243,40 @@ def still_inputs(clip, track, features: np.ndarray) -> ClipInputs:
     """
     found = clip_inputs(clip, track, features, np.zeros(FRAMES, np.int64))
     return replace(found, crops=found.crops[:1], presence=np.array([1, 0, 0], np.float32))
+
+
+def still_views(crop: np.ndarray) -> np.ndarray:
+    """A still looked at 25 times: as it is, then smaller, larger, moved to each side, and all of these mirrored too.
+
+    A clip shows a face 25 times a little differently, and the network takes the mean of what it thinks
+    of each. Of a single picture, these stand in for that. Where they reach past the crop it is mirrored.
+
+    Args:
+        crop: (112, 112, 3) uint8.
+
+    Returns:
+        (25, 112, 112, 3) uint8, the first of them the crop itself.
+    """
+    views = [crop]
+    for enlarge, move in itertools.product(VIEW_ENLARGE, VIEW_MOVES):
+        view = moved(crop, enlarge, np.array(move))
+        views += [view, view[:, ::-1]]
+    return np.stack(views)
+
+
+def moved(crop: np.ndarray, enlarge: float, move: np.ndarray, degrees: float = 0.0, **how) -> np.ndarray:
+    """Enlarge, turn and move a square picture about its middle.
+
+    Args:
+        crop: (S, S, ...). enlarge: factor. move: (2,) right and down, in sides. degrees: clockwise.
+        how: `cv2.warpAffine`'s; by default linear, with the picture mirrored at its border.
+    """
+    turn, size = np.radians(degrees), len(crop)
+    linear = enlarge * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    middle = np.full(2, (size - 1) / 2)
+    matrix = np.column_stack([linear, middle - linear @ middle + move * size])
+    how = {"flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REFLECT_101} | how
+    return cv2.warpAffine(crop, matrix, (size, size), **how)
 
 
 def still_track(clip, landmarker):

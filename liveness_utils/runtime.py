@@ -546,7 +546,7 @@ def _predict_still(clip: Clip, session: LivenessSession) -> Verdict:
             track = inputs.still_track(clip, landmarker)
         found = inputs.still_inputs(clip, track, np.full((1, len(FRAME_FEATURES)), np.nan, np.float32))
         fed = {
-            "frames": found.crops[None].repeat(inputs.FRAMES, axis=1).astype(np.float32) / np.float32(255.0),
+            "frames": inputs.still_views(found.crops[0])[None].astype(np.float32) / np.float32(255.0),
             "features": inputs.fill_missing(found.features, session._fill)[None],
             "imu": found.imu[None],
             "presence": found.presence[None],

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -48,6 +49,7 @@ class TrainConfig:
     encoders: folder in which trainings that need the very same encoder share it; "" keeps it in `out`.
     encoder_epochs: passes in which the picture encoder learns by itself first, see `teach_encoder`;
     encoder_walks: how often the second half of that lesson is walked, see `learn_pictures`;
+    encoder_seed: of that lesson, None for `seed`;
     encoder_rate: factor on its learning rate afterwards, 0 to leave it as it is. frames: pictures
     looked at a clip (of 25). exclude: species left out of training and validation. `*_weight`: of
     the losses. unobservable: weight of the liveness loss of an
@@ -63,6 +65,7 @@ class TrainConfig:
     encoder_epochs: int = 0
     encoder_walks: int = 3
     encoder_rate: float = 0.0
+    encoder_seed: int | None = None
     epochs: int = 40
     patience: int = 8
     batch_size: int = 16
@@ -434,12 +437,12 @@ def _hidden(config: TrainConfig) -> tuple[str, ...]:
 def _encoder_mark(config: TrainConfig) -> dict:
     """What makes two encoders the same: all that their lesson depends on, and nothing of what comes after."""
     held = _fingerprint(config) | {"exclude": list(_hidden(config))}
+    encoder_seed = config.seed if config.encoder_seed is None else config.encoder_seed
     names = (
         "clips",
         "pictures",
         "encoder_epochs",
         "encoder_walks",
-        "seed",
         "depth_weight",
         "exclude",
         "imagenet",
@@ -448,7 +451,7 @@ def _encoder_mark(config: TrainConfig) -> dict:
     lesson = {"batch": ENCODER_BATCH, "learning_rate": ENCODER_LEARNING_RATE, "clip_pictures": CLIP_PICTURES}
     lesson |= {"again": ENCODER_AGAIN, "gentle": ENCODER_GENTLE, "average_over": ENCODER_AVERAGE}
     begun = {"start": held["start"]} if held["start"] else {}
-    return {name: held[name] for name in names} | lesson | begun
+    return {name: held[name] for name in names} | {"seed": encoder_seed} | lesson | begun
 
 
 def _digest(mark: dict) -> str:
@@ -610,6 +613,7 @@ def _fingerprint(config: TrainConfig) -> dict:
         "out",
         "prepared",
         "pictures",
+        "encoders",
         "resume",
         "workers",
         "progress",
@@ -618,7 +622,7 @@ def _fingerprint(config: TrainConfig) -> dict:
         "num_nodes",
         "strategy",
     )
-    held = {k: v for k, v in asdict(config).items() if k not in skip}
+    held = {k: v for k, v in asdict(config).items() if k not in skip and v is not None}
     held = {k: list(v) if isinstance(v, tuple) else v for k, v in held.items()}
     singles = _singles(config)
     return held | {
@@ -631,9 +635,14 @@ def _finished(final: Path, config: TrainConfig) -> bool:
     if not final.is_file():
         return False
     try:
-        return load_checkpoint(final)[1].get("training") == _fingerprint(config)
+        return _made_as(load_checkpoint(final)[1].get("training") or {}, config)
     except ModelError:
         return False
+
+
+def _made_as(held: dict, config: TrainConfig) -> bool:
+    """Whether a training that left this fingerprint is the one that is asked for."""
+    return all(k in held and held[k] == v for k, v in _fingerprint(config).items())
 
 
 def _loaders(prepared, config: TrainConfig) -> tuple[list[DataLoader], ds.Scaling, float]:
@@ -795,6 +804,7 @@ def predict_rows(
     Args:
         net: in evaluation mode. prepared: arrays. rows: which. modalities: what it may use.
         frames: how many of the pictures are looked at, evenly over the clip, as in training; None for all.
+            Of a still these are `inputs.still_views`, the first the picture as it is.
 
     Returns:
         logit (n,), species (n, S), consistency (n,), depth (n, 25, 14, 14).
@@ -802,7 +812,7 @@ def predict_rows(
     from tqdm.auto import tqdm
 
     scaling = ds.Scaling(*_scaling_arrays(net, prepared))
-    shown = min(frames or prepared.pictures, prepared.pictures)
+    shown = min(frames or inputs.FRAMES, inputs.FRAMES)
     data = ds.LivenessDataset(prepared, rows, scaling, frames=shown, modalities=modalities)
     out: dict[str, list] = {}
     count = -(-len(data) // batch_size)
@@ -919,6 +929,8 @@ def variant_config(config: TrainConfig, name: str) -> TrainConfig:
 # ------------------------------------------------------------------------------------------- study
 REPEATED = ("video", "all", "seed_style")
 STUDY_FRAMES = 8  # pictures of the 25 that a row is scored by
+NOTHING = "nothing"  # is left out in the row that the leave-one-out rows are held against
+LEFT_OUT = {"encoder_epochs": 3, "encoder_walks": 1, "epochs": 6, "frames": 4}  # an encoder for each row: cheap ones
 
 
 @dataclass(frozen=True)
@@ -943,12 +955,13 @@ def study_rows(profile: Profile) -> list[StudyRow]:
     """Trainings of a profile's study, the most telling first.
 
     Rows in REPEATED run with every seed, and also without injections (whose pixels are bona fide,
-    so that video alone cannot win there); each species named in `left_out` is left out once.
+    so that video alone cannot win there); each species named in `left_out` is left out once, and
+    once NOTHING, in the same short lesson.
     """
     rows = [StudyRow(v, profile.seeds[0]) for v in profile.variants]
     attacks = [s for s in ds.SPECIES if s != "bona_fide"]
     left_out = attacks if "all" in profile.left_out else list(profile.left_out)
-    rows += [StudyRow("all", profile.seeds[0], s) for s in left_out]
+    rows += [StudyRow("all", profile.seeds[0], s) for s in (*left_out, *([NOTHING] if left_out else []))]
     repeated = [v for v in REPEATED if v in profile.variants]
     if left_out:
         rows += [StudyRow(v, profile.seeds[0], "injection") for v in repeated if v != "all"]
@@ -962,12 +975,15 @@ def run_study(
     """Train and evaluate every row of a profile's study; rows that are there are kept.
 
     Interrupted, it goes on with the row it was in, at the last whole epoch. A row that was made
-    with other settings or other clips is made anew. To make so many trainings affordable, rows that
-    saw the same pictures share an encoder, its lesson is shorter, and clips are scored by 8 of their
-    25 pictures: rows compare with one another, less so with a release.
+    with other settings or other clips is made anew. To make so many trainings affordable, clips are
+    scored by 8 of their 25 pictures, and rows that may see the same pictures share an encoder, with
+    the release where it is there: seeds repeat all that comes after the encoder's lesson. A row that
+    must not know what a species looks like needs an encoder of its own; its lesson is short (`LEFT_OUT`),
+    and such rows compare with one another and with the one that leaves out NOTHING.
 
     Args:
-        profile: `config.Profile`. settings: of each training, its `out` is not used.
+        profile: `config.Profile`. settings: of each training; `out` is the folder of the release's
+            training, which lends its encoder.
         out_dir: one JSON file a row, and the trainings' folders under trainings/.
         jobs: trainings at a time, each on one thread when there are several.
         progress: show a bar over the trainings.
@@ -979,8 +995,10 @@ def run_study(
     from tqdm.auto import tqdm
 
     out, rows = Path(out_dir), study_rows(profile)
+    encoders = Path(settings.encoders or out / "encoders")
+    _lend_encoder(Path(settings.out) / "encoder.pt", encoders)
     settings = replace(settings, epochs=profile.study_epochs, out=str(out / "trainings"), progress=False)
-    settings = replace(settings, encoders=settings.encoders or str(out / "encoders"), encoder_walks=1)
+    settings = replace(settings, encoders=str(encoders))
     plans = [(row, _row_config(row, settings), out / f"{row.name}.json") for row in rows]
     todo = [plan for plan in plans if not _row_is_done(plan[2], plan[1])]
     calls = (delayed(_study_row)(*plan, threads=1 if jobs > 1 else None) for plan in todo)
@@ -993,12 +1011,25 @@ def run_study(
 
 def _row_config(row: StudyRow, settings: TrainConfig) -> TrainConfig:
     config = replace(variant_config(settings, row.variant), out=str(Path(settings.out) / row.name))
-    return replace(config, seed=row.seed, exclude=(row.left_out,) if row.left_out else ())
+    lesson = None if row.seed == settings.seed else settings.seed
+    exclude = (row.left_out,) if row.left_out in ds.SPECIES else ()
+    config = replace(config, seed=row.seed, encoder_seed=lesson, exclude=exclude)
+    return replace(config, **LEFT_OUT) if _hidden(config) or row.left_out == NOTHING else config
+
+
+def _lend_encoder(kept: Path, encoders: Path) -> None:
+    """Put an encoder where trainings that need the same find it."""
+    if not kept.is_file():
+        return
+    home = encoders / _digest(torch.load(kept, weights_only=True)["training"])
+    if not (home / kept.name).is_file():
+        home.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(kept, home / kept.name)
 
 
 def _row_is_done(path: Path, config: TrainConfig) -> bool:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["made_of"] == _fingerprint(config)
+        return _made_as(json.loads(path.read_text(encoding="utf-8"))["made_of"], config)
     except (OSError, ValueError, KeyError):
         return False
 
@@ -1068,6 +1099,23 @@ def read_study(out_dir: str | os.PathLike):
     files = sorted(Path(out_dir).glob("*.json"))
     rows = [_flat_result(json.loads(p.read_text(encoding="utf-8"))) for p in files]
     return pd.DataFrame(rows, columns=STUDY_COLUMNS)
+
+
+def by_variant(rows) -> dict[str, dict]:
+    """Some rows of `read_study` by the name of their variant.
+
+    Returns:
+        for each variant, in the order of ABLATION: the mean of every column that was measured,
+        ``seeds`` with each seed's row, and ``std`` over them where there are several.
+    """
+    told = rows.drop(columns="left_out").dropna(axis=1, how="all")
+    found = {}
+    for name in (v for v in ABLATION if v in set(told["variant"])):
+        part = told[told["variant"] == name].drop(columns="variant")
+        rates = part.drop(columns="seed")
+        spread = {"std": rates.std().to_dict()} if len(part) > 1 else {}
+        found[name] = {**rates.mean().to_dict(), **spread, "seeds": part.to_dict("records")}
+    return found
 
 
 STUDY_COLUMNS = (

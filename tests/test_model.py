@@ -432,10 +432,24 @@ def test_trainings_that_need_the_same_encoder_share_it_and_a_left_out_species_ha
         ("no_depth", {"depth_weight": 0.0}),
         ("left_out", {"exclude": ("soft_mask",)}),
         ("no_injection", {"exclude": ("injection",)}),
+        ("again", {"seed": 1, "encoder_seed": 0}),
+        ("another", {"seed": 1}),
     ):
         training.train(replace(config, out=str(tmp_path / name), **changes))
         homes.append(len(list(shared.iterdir())))
-    assert homes == [1, 1, 2, 3, 3]  # an injection's pixels are bona fide
+    assert homes == [1, 1, 2, 3, 3, 3, 4]  # an injection's pixels are bona fide
+
+
+def test_a_study_borrows_the_encoder_of_the_release(prepared, tmp_path):
+    config = training.TrainConfig(
+        str(prepared), str(tmp_path), encoder_epochs=1, epochs=1, batch_size=8, frames=2, progress=False
+    )
+    training.train(config)
+    small = replace(profile("study"), variants=("all", "video_imu"), seeds=(0, 1), left_out=(), study_epochs=1)
+    training.run_study(small, config, tmp_path / "study", progress=False)
+    kept = list((tmp_path / "study" / "encoders").rglob("*"))
+    assert [p.name for p in kept if p.is_file()] == ["encoder.pt"]  # no log: no lesson was given
+    assert len(training.read_study(tmp_path / "study")) == 3
 
 
 def test_a_picture_is_asked_for_relief_and_for_skin_and_for_nothing_else():
@@ -513,7 +527,9 @@ def test_seed_style_baseline_trains(prepared, tmp_path):
 def test_study_keeps_finished_rows(prepared, tmp_path):
     small = replace(profile("study"), variants=("video",), seeds=(0,), left_out=("injection",), study_epochs=1)
     names = [row.name for row in training.study_rows(small)]
-    assert names == ["video-seed0", "all-without-injection-seed0", "video-without-injection-seed0"]
+    assert names == [
+        "video-seed0", "all-without-injection-seed0", "all-without-nothing-seed0", "video-without-injection-seed0",
+    ]  # fmt: skip
     config = training.TrainConfig(str(prepared), str(tmp_path), batch_size=8, frames=2, progress=False)
     files = training.run_study(small, config, tmp_path / "study", progress=False)
     stamps = [f.stat().st_mtime_ns for f in files]
@@ -521,8 +537,15 @@ def test_study_keeps_finished_rows(prepared, tmp_path):
         f.stat().st_mtime_ns for f in training.run_study(small, config, tmp_path / "study", progress=False)
     ] == stamps
     table = training.read_study(tmp_path / "study")
-    assert len(table) == 3 and table["acer"].between(0, 1).all()
-    assert table["acer_known"].notna().sum() == 2 and table["apcer_left_out"].notna().sum() == 2
+    assert len(table) == 4 and table["acer"].between(0, 1).all()
+    named = training.by_variant(table[table["left_out"] == "injection"])
+    assert list(named) == ["video", "all"] and "std" not in named["all"] and len(named["all"]["seeds"]) == 1
+    twice = training.by_variant(
+        pd.concat([table, table.assign(seed=1, acer=table["acer"] + 0.2)]).query("left_out == ''")
+    )
+    assert twice["video"]["acer"] == pytest.approx(float(table.query("left_out == ''")["acer"].iloc[0]) + 0.1)
+    assert twice["video"]["std"]["acer"] == pytest.approx(0.2 / 2**0.5)
+    assert table["acer_known"].notna().sum() == 3 and table["apcer_left_out"].notna().sum() == 2
 
 
 @pytest.mark.slow

@@ -137,6 +137,22 @@ def test_faces_of_stills_are_found_and_scored_in_one_look(features):
     assert shown["depth"].shape == (2, 25, 14, 14) and np.allclose(shown["logit"], table["logit"][:2], atol=1e-5)
 
 
+def test_a_still_is_looked_at_in_25_ways_and_judged_by_their_mean(features):
+    held = dataset.open_prepared(features)
+    crop = held.crops[0, 0]
+    views = inputs.still_views(crop)
+    assert np.array_equal(views[0], crop) and len(np.unique(views.reshape(25, -1), axis=0)) == 25
+    assert np.array_equal(views[1::2, :, ::-1], views[2::2])  # as many mirrored ones
+    net = training.load_checkpoint(small_bundle()[2])[0]
+    whole = training.predict_rows(net, held, np.array([0]))
+    with torch.inference_mode():
+        embedding, depth, _ = net.frame(torch.from_numpy(views).float() / 255.0)
+        each = net.picture(net.glance(embedding), depth)
+    assert np.ptp(each.numpy()) > 0 and whole["logit"][0] == pytest.approx(float(each.mean()), abs=1e-3)
+    once = training.predict_rows(net, held, np.array([0]), frames=1)
+    assert once["logit"][0] == pytest.approx(float(each[0]), abs=1e-3)
+
+
 def test_a_picture_is_refused_by_a_bundle_of_video_and_judged_by_one_of_stills(tree, features, tmp_path):
     folder = tmp_path / "stills"
     shutil.copytree(small_bundle()[1], folder, ignore=shutil.ignore_patterns("variants"))
