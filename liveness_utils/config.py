@@ -110,9 +110,9 @@ _STUDY = Profile(
     name="study", data="full",
     subjects=_FULL.subjects, bona_fide_clips=_FULL.bona_fide_clips,
     attack_clips=_FULL.attack_clips,
-    pictures=_FULL.pictures, encoder_epochs=_FULL.encoder_epochs, epochs=12, patience=16, batch_size=16, train_frames=8,
-    learning_rate=2e-3,
-    variants=ABLATION, seeds=(0, 1, 2), left_out=("all",), study_epochs=12,
+    pictures=_FULL.pictures, encoder_epochs=_FULL.encoder_epochs, epochs=_FULL.epochs, patience=_FULL.patience,
+    batch_size=_FULL.batch_size, train_frames=_FULL.train_frames, learning_rate=_FULL.learning_rate,
+    variants=ABLATION, seeds=(0, 1, 2), left_out=("all",), study_epochs=_FULL.epochs,
     bootstrap=2000, robustness_clips=54, redteam_clips=8, calibration_clips=128, qat_epochs=2, demo_clips=60,
 )  # fmt: skip
 

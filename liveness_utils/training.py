@@ -977,13 +977,13 @@ def run_study(
     Interrupted, it goes on with the row it was in, at the last whole epoch. A row that was made
     with other settings or other clips is made anew. To make so many trainings affordable, clips are
     scored by 8 of their 25 pictures, and rows that may see the same pictures share an encoder, with
-    the release where it is there: seeds repeat all that comes after the encoder's lesson. A row that
+    the release where it is there (and the row that the release is, is not trained again): seeds repeat
+    all that comes after the encoder's lesson. A row that
     must not know what a species looks like needs an encoder of its own; its lesson is short (`LEFT_OUT`),
     and such rows compare with one another and with the one that leaves out NOTHING.
 
     Args:
-        profile: `config.Profile`. settings: of each training; `out` is the folder of the release's
-            training, which lends its encoder.
+        profile: `config.Profile`. settings: of each training; `out` is the folder of the release's.
         out_dir: one JSON file a row, and the trainings' folders under trainings/.
         jobs: trainings at a time, each on one thread when there are several.
         progress: show a bar over the trainings.
@@ -996,12 +996,13 @@ def run_study(
 
     out, rows = Path(out_dir), study_rows(profile)
     encoders = Path(settings.encoders or out / "encoders")
-    _lend_encoder(Path(settings.out) / "encoder.pt", encoders)
+    release = Path(settings.out) / "checkpoint.pt"
+    _lend_encoder(release.with_name("encoder.pt"), encoders)
     settings = replace(settings, epochs=profile.study_epochs, out=str(out / "trainings"), progress=False)
     settings = replace(settings, encoders=str(encoders))
     plans = [(row, _row_config(row, settings), out / f"{row.name}.json") for row in rows]
     todo = [plan for plan in plans if not _row_is_done(plan[2], plan[1])]
-    calls = (delayed(_study_row)(*plan, threads=1 if jobs > 1 else None) for plan in todo)
+    calls = (delayed(_study_row)(*plan, release, threads=1 if jobs > 1 else None) for plan in todo)
     with tqdm(total=len(plans), initial=len(plans) - len(todo), desc="study", disable=not progress) as bar:
         for name in Parallel(n_jobs=jobs, return_as="generator_unordered")(calls):
             bar.set_postfix_str(name)
@@ -1034,7 +1035,7 @@ def _row_is_done(path: Path, config: TrainConfig) -> bool:
         return False
 
 
-def _study_row(row: StudyRow, config: TrainConfig, path: Path, threads: int | None) -> str:
+def _study_row(row: StudyRow, config: TrainConfig, path: Path, release: Path, threads: int | None) -> str:
     import time
 
     from liveness_utils.config import write_json
@@ -1042,7 +1043,8 @@ def _study_row(row: StudyRow, config: TrainConfig, path: Path, threads: int | No
     begin = time.perf_counter()
     if threads:
         torch.set_num_threads(threads)
-    checkpoint = train(config)
+    same = _finished(release, config)
+    checkpoint = release if same else train(config)
     prepared = ds.open_prepared(config.prepared)
     tables = {split: score(checkpoint, prepared, split=split, frames=STUDY_FRAMES) for split in ("dev", "test")}
     held = load_checkpoint(checkpoint)[1]
@@ -1056,7 +1058,7 @@ def _study_row(row: StudyRow, config: TrainConfig, path: Path, threads: int | No
         "made_of": _fingerprint(config),
     }
     write_json(path, result)
-    for scrap in ("last.ckpt", "best.ckpt"):  # optimiser states, three times the weights
+    for scrap in () if same else ("last.ckpt", "best.ckpt"):  # optimiser states, three times the weights
         (checkpoint.parent / scrap).unlink(missing_ok=True)
     return row.name
 

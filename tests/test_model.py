@@ -447,6 +447,9 @@ def test_a_study_borrows_the_encoder_of_the_release(prepared, tmp_path):
     training.train(config)
     small = replace(profile("study"), variants=("all", "video_imu"), seeds=(0, 1), left_out=(), study_epochs=1)
     training.run_study(small, config, tmp_path / "study", progress=False)
+    trained = sorted(p.parent.name for p in (tmp_path / "study" / "trainings").glob("*/checkpoint.pt"))
+    assert trained == ["all-seed1", "video_imu-seed0"]  # all-seed0 is the release
+    assert (tmp_path / "last.ckpt").is_file()
     kept = list((tmp_path / "study" / "encoders").rglob("*"))
     assert [p.name for p in kept if p.is_file()] == ["encoder.pt"]  # no log: no lesson was given
     assert len(training.read_study(tmp_path / "study")) == 3
