@@ -1110,10 +1110,9 @@ def by_variant(rows) -> dict[str, dict]:
         for each variant, in the order of ABLATION: the mean of every column that was measured,
         ``seeds`` with each seed's row, and ``std`` over them where there are several.
     """
-    told = rows.drop(columns="left_out").dropna(axis=1, how="all")
     found = {}
-    for name in (v for v in ABLATION if v in set(told["variant"])):
-        part = told[told["variant"] == name].drop(columns="variant")
+    for name in (v for v in ABLATION if v in set(rows["variant"])):
+        part = rows[rows["variant"] == name].drop(columns=["variant", "left_out"]).dropna(axis=1, how="all")
         rates = part.drop(columns="seed")
         spread = {"std": rates.std().to_dict()} if len(part) > 1 else {}
         found[name] = {**rates.mean().to_dict(), **spread, "seeds": part.to_dict("records")}

@@ -541,6 +541,7 @@ def test_study_keeps_finished_rows(prepared, tmp_path):
     ] == stamps
     table = training.read_study(tmp_path / "study")
     assert len(table) == 4 and table["acer"].between(0, 1).all()
+    assert training.by_variant(training.read_study(tmp_path / "none")) == {}
     named = training.by_variant(table[table["left_out"] == "injection"])
     assert list(named) == ["video", "all"] and "std" not in named["all"] and len(named["all"]["seeds"]) == 1
     twice = training.by_variant(
