@@ -794,7 +794,7 @@ class LivenessDataset:
         chosen = sample_frames(inputs.FRAMES, self.frames, rng)
         held = self.prepared
         item = {
-            "frames": self._shown(row)[chosen],
+            "frames": np.asarray(self._shown(row)[chosen]),
             "features": inputs.fill_missing(held.features[row], self.scaling.feature_mean),
             "imu": np.array(held.imu[row], np.float32),
             "presence": (held.presence[row] * self.allowed).astype(np.float32),

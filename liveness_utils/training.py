@@ -622,7 +622,7 @@ def _fingerprint(config: TrainConfig) -> dict:
         "num_nodes",
         "strategy",
     )
-    held = {k: v for k, v in asdict(config).items() if k not in skip and v is not None}
+    held = {k: v for k, v in asdict(config).items() if k not in skip}
     held = {k: list(v) if isinstance(v, tuple) else v for k, v in held.items()}
     singles = _singles(config)
     return held | {
@@ -642,7 +642,7 @@ def _finished(final: Path, config: TrainConfig) -> bool:
 
 def _made_as(held: dict, config: TrainConfig) -> bool:
     """Whether a training that left this fingerprint is the one that is asked for."""
-    return all(k in held and held[k] == v for k, v in _fingerprint(config).items())
+    return bool(held) and all(held.get(k) == v for k, v in _fingerprint(config).items())
 
 
 def _loaders(prepared, config: TrainConfig) -> tuple[list[DataLoader], ds.Scaling, float]:
@@ -975,12 +975,12 @@ def run_study(
     """Train and evaluate every row of a profile's study; rows that are there are kept.
 
     Interrupted, it goes on with the row it was in, at the last whole epoch. A row that was made
-    with other settings or other clips is made anew. To make so many trainings affordable, clips are
-    scored by 8 of their 25 pictures, and rows that may see the same pictures share an encoder, with
-    the release where it is there (and the row that the release is, is not trained again): seeds repeat
-    all that comes after the encoder's lesson. A row that
-    must not know what a species looks like needs an encoder of its own; its lesson is short (`LEFT_OUT`),
-    and such rows compare with one another and with the one that leaves out NOTHING.
+    with other settings or other clips is made anew, and what the release already is, is not trained
+    again. To make so many trainings affordable, clips are scored by 8 of their 25 pictures, and rows
+    that may see the same pictures share an encoder, with the release where it is there: seeds repeat
+    all that comes after the encoder's lesson. A row that must not know what a species looks like needs
+    an encoder of its own; its lesson is short (`LEFT_OUT`), and such rows compare with one another and
+    with the one that leaves out NOTHING.
 
     Args:
         profile: `config.Profile`. settings: of each training; `out` is the folder of the release's.

@@ -449,6 +449,9 @@ def test_a_study_borrows_the_encoder_of_the_release(prepared, tmp_path):
     training.run_study(small, config, tmp_path / "study", progress=False)
     trained = sorted(p.parent.name for p in (tmp_path / "study" / "trainings").glob("*/checkpoint.pt"))
     assert trained == ["all-seed1", "video_imu-seed0"]  # all-seed0 is the release
+    assert not training._finished(
+        tmp_path / "study" / "trainings" / "all-seed1" / "checkpoint.pt", replace(config, seed=1)
+    )
     assert (tmp_path / "last.ckpt").is_file()
     kept = list((tmp_path / "study" / "encoders").rglob("*"))
     assert [p.name for p in kept if p.is_file()] == ["encoder.pt"]  # no log: no lesson was given

@@ -143,6 +143,10 @@ def test_a_still_is_looked_at_in_25_ways_and_judged_by_their_mean(features):
     views = inputs.still_views(crop)
     assert np.array_equal(views[0], crop) and len(np.unique(views.reshape(25, -1), axis=0)) == 25
     assert np.array_equal(views[1::2, :, ::-1], views[2::2])  # as many mirrored ones
+    dot = np.zeros((21, 21), np.float32)
+    dot[10, 10] = 1.0
+    assert np.array_equal(inputs.moved(dot, 1.0, np.zeros(2)), dot)
+    assert inputs.moved(dot, 1.0, np.array([3, 0]) / 21).argmax() == dot.argmax() + 3  # to the right
     net = training.load_checkpoint(small_bundle()[2])[0]
     whole = training.predict_rows(net, held, np.array([0]))
     with torch.inference_mode():
