@@ -88,6 +88,8 @@ class Profile:
         return sum(self.bona_fide_clips) + n_species * sum(self.attack_clips)
 
 
+# Sizes of the study's trainings that need an encoder of their own, because it must not know a species.
+LEFT_OUT = {"encoder_epochs": 3, "encoder_walks": 1, "epochs": 6, "frames": 4}
 ABLATION = ("video", "video_depth", "video_landmarks", "video_imu", "all", "seed_style")
 
 _QUICK = Profile(

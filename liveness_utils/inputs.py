@@ -274,10 +274,9 @@ def moved(crop: np.ndarray, enlarge: float, move: np.ndarray, degrees: float = 0
         crop: (S, S, ...). enlarge: factor. move: (2,) right and down, in sides. degrees: clockwise.
         how: `cv2.warpAffine`'s; by default linear, with the picture mirrored at its border.
     """
-    turn, size = np.radians(degrees), len(crop)
-    linear = enlarge * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    middle = np.full(2, (size - 1) / 2)
-    matrix = np.column_stack([linear, middle - linear @ middle + move * size])
+    size = len(crop)
+    matrix = cv2.getRotationMatrix2D(((size - 1) / 2, (size - 1) / 2), -degrees, enlarge)
+    matrix[:, 2] += move * size
     how = {"flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REFLECT_101} | how
     return cv2.warpAffine(crop, matrix, (size, size), **how)
 

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader
 
 from liveness_utils import dataset as ds
 from liveness_utils import inputs
-from liveness_utils.config import Profile
+from liveness_utils.config import LEFT_OUT, Profile
 from liveness_utils.errors import DatasetError, ModelError
 from liveness_utils.metrics import eer
 from liveness_utils.model import ModelConfig, build, load_checkpoint, save_checkpoint
@@ -930,7 +930,6 @@ def variant_config(config: TrainConfig, name: str) -> TrainConfig:
 REPEATED = ("video", "all", "seed_style")
 STUDY_FRAMES = 8  # pictures of the 25 that a row is scored by
 NOTHING = "nothing"  # is left out in the row that the leave-one-out rows are held against
-LEFT_OUT = {"encoder_epochs": 3, "encoder_walks": 1, "epochs": 6, "frames": 4}  # an encoder for each row: cheap ones
 
 
 @dataclass(frozen=True)
@@ -979,8 +978,8 @@ def run_study(
     again. To make so many trainings affordable, clips are scored by 8 of their 25 pictures, and rows
     that may see the same pictures share an encoder, with the release where it is there: seeds repeat
     all that comes after the encoder's lesson. A row that must not know what a species looks like needs
-    an encoder of its own; its lesson is short (`LEFT_OUT`), and such rows compare with one another and
-    with the one that leaves out NOTHING.
+    an encoder of its own; its lesson is short (`config.LEFT_OUT`), and such rows compare with one
+    another and with the one that leaves out NOTHING.
 
     Args:
         profile: `config.Profile`. settings: of each training; `out` is the folder of the release's.

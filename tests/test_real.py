@@ -127,7 +127,7 @@ def features(tree, tmp_path_factory):
     return dataset.prepare(root / "clips", root / "arrays", workers=1, progress=False)
 
 
-def test_faces_of_stills_are_found_and_scored_in_one_look(features):
+def test_faces_of_stills_are_found_and_scored(features):
     held = dataset.open_prepared(features)
     assert held.stills and (held.quality["reasons"] == "").mean() > 0.8
     table = training.score(small_bundle()[2], held, rows=np.arange(len(held)))
@@ -157,7 +157,7 @@ def test_a_still_is_looked_at_in_25_ways_and_judged_by_their_mean(features):
     assert once["logit"][0] == pytest.approx(float(each[0]), abs=1e-3)
 
 
-def test_a_picture_is_refused_by_a_bundle_of_video_and_judged_by_one_of_stills(tree, features, tmp_path):
+def test_a_picture_is_refused_by_a_bundle_of_video_and_judged_by_one_of_stills(tree, features, tmp_path, monkeypatch):
     folder = tmp_path / "stills"
     shutil.copytree(small_bundle()[1], folder, ignore=shutil.ignore_patterns("variants"))
     made = export.rewrite(bundle.load(folder), quality=vars(inputs.STILL_LIMITS))
@@ -167,7 +167,10 @@ def test_a_picture_is_refused_by_a_bundle_of_video_and_judged_by_one_of_stills(t
     picture = clips.load_recording(path)
     refused = runtime.predict_clip(picture, small_bundle()[1])
     assert refused.decision == "no_decision" and "single picture" in refused.reasons[0]
+    looks, views = [], inputs.still_views
+    monkeypatch.setattr(inputs, "still_views", lambda crop: looks.append(views(crop)) or looks[-1])
     verdict = runtime.predict_clip(picture, made)
+    assert len(looks) == 1 and np.array_equal(looks[0][0], held.crops[row, 0])
     told = training.score(small_bundle()[2], held, rows=np.array([row]))["score"][0]
     assert verdict.decision in ("bona_fide", "attack") and verdict.score == pytest.approx(told, abs=0.02)
     blank = clips.Clip("x", np.zeros((1, 64, 64, 3), np.uint8), np.zeros(1))
