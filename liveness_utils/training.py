@@ -30,7 +30,6 @@ from liveness_utils import dataset as ds
 from liveness_utils import inputs
 from liveness_utils.config import LEFT_OUT, Profile
 from liveness_utils.errors import DatasetError, ModelError
-from liveness_utils.memory import keep_freed_memory
 from liveness_utils.metrics import eer
 from liveness_utils.model import ModelConfig, build, load_checkpoint, save_checkpoint
 
@@ -594,7 +593,6 @@ def train(config: TrainConfig) -> Path:
     if config.resume and _finished(final, config):
         return final
     out.mkdir(parents=True, exist_ok=True)
-    keep_freed_memory()
     with quiet():
         pl.seed_everything(config.seed, workers=True)
         prepared = ds.open_prepared(config.prepared)
@@ -813,7 +811,6 @@ def predict_rows(
     """
     from tqdm.auto import tqdm
 
-    keep_freed_memory()
     scaling = ds.Scaling(*_scaling_arrays(net, prepared))
     shown = min(frames or inputs.FRAMES, inputs.FRAMES)
     data = ds.LivenessDataset(prepared, rows, scaling, frames=shown, modalities=modalities)

@@ -21,7 +21,6 @@ from liveness_utils.config import profile
 from liveness_utils.cues import FRAME_FEATURES
 from liveness_utils.devices import DEVICES
 from liveness_utils.errors import DatasetError, ModelError
-from liveness_utils.memory import keep_freed_memory
 
 G = 6
 
@@ -554,30 +553,6 @@ def test_study_keeps_finished_rows(prepared, tmp_path):
     assert twice["video"]["acer"] == pytest.approx(float(table.query("left_out == ''")["acer"].iloc[0]) + 0.1)
     assert twice["video"]["std"]["acer"] == pytest.approx(0.2 / 2**0.5)
     assert table["acer_known"].notna().sum() == 3 and table["apcer_left_out"].notna().sum() == 2
-
-
-def test_freed_memory_is_kept_and_used_again():
-    """Arrays of megabytes, freed and asked for again: without the setting each of their pages is fetched anew."""
-    code = """
-import resource, sys
-import numpy as np
-from liveness_utils.memory import keep_freed_memory
-if sys.argv[1] == "keep":
-    assert keep_freed_memory() and keep_freed_memory()
-for _ in range(5):
-    held = [np.ones(3 << 20, np.uint8) for _ in range(40)]  # at once: freed one by one, the allocator would learn
-    del held
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(20):
-    held = [np.ones(3 << 20, np.uint8) for _ in range(40)]
-    del held
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-    if not keep_freed_memory():
-        pytest.skip("no glibc here")
-    run = lambda how: subprocess.run([sys.executable, "-c", code, how], capture_output=True, text=True, check=True)  # noqa: E731
-    kept, default = (int(run(how).stdout) for how in ("keep", "default"))
-    assert kept < 0.1 * default
 
 
 @pytest.mark.slow
