@@ -1628,13 +1628,19 @@ class FeatureExtractor:
     def push_motion(self, shape: tuple, t: float, face: FaceObservation | None, motion: FrameMotion) -> np.ndarray:
         """Return the features from a motion already measured (second half of `push`)."""
         values = {**_background_features(motion), **self._imu_features(t, face, motion)}
-        if face is not None:
-            values |= _face_features(face, shape, motion) | self._history_features(t, face)
-        self._t = t
         if face is None:
             return np.full(len(FRAME_FEATURES), np.nan, np.float32)
-        raw = np.array([values.get(name, math.nan) for name in FRAME_FEATURES]) / FEATURE_SCALE
-        return np.clip(raw, -FEATURE_LIMIT, FEATURE_LIMIT).astype(np.float32)
+        return _scaled(values | _face_features(face, shape, motion) | self._history_features(t, face))
+
+    def push_other_imu(
+        self, t: float, face: FaceObservation | None, motion: FrameMotion, known: np.ndarray
+    ) -> np.ndarray:
+        """Return the `known` features (G,) of a frame with those that the IMU has part in measured anew.
+
+        Of an extractor that was given another IMU, and asked for nothing else since its first frame.
+        """
+        values = self._imu_features(t, face, motion)
+        return known if face is None else np.where(_OF_IMU, _scaled(values), known)
 
     def _imu_features(self, t: float, face: FaceObservation | None, motion: FrameMotion) -> dict:
         before = t if self._t is None else self._t
@@ -1642,7 +1648,8 @@ class FeatureExtractor:
         turn = ends[1] - ends[0]
         pose, points = (None, None) if face is None else (face.T_camera_head, face.points)
         row = self._orbit.push(turn, pose, points)
-        if self._t is None or not np.isfinite(turn).all():
+        started, self._t = self._t is not None, t
+        if not started or not np.isfinite(turn).all():
             return {}
         gyro = _per_second(turn, t - before)
         state = self._consistency.push(before, t, motion.camera, self.record)
@@ -1709,6 +1716,15 @@ class FeatureExtractor:
         return {**dict(zip(names, rates, strict=True)), "expression_speed": past.speed}
 
 
+def _scaled(values: dict) -> np.ndarray:
+    """Features by name as one row (G,) float32, NaN where there is none."""
+    raw = np.array([values.get(name, math.nan) for name in FRAME_FEATURES]) / FEATURE_SCALE
+    return np.clip(raw, -FEATURE_LIMIT, FEATURE_LIMIT).astype(np.float32)
+
+
+_OF_IMU = np.array([modality == "imu" for modality in FEATURE_MODALITY])
+
+
 def _background_features(motion: FrameMotion) -> dict:
     names = ("background_dx", "background_dy", "background_spin", "background_zoom")
     return {
@@ -1764,13 +1780,16 @@ def observations(found: Track) -> list[FaceObservation | None]:
     ]
 
 
-def frame_features(clip: Clip, found: Track | None = None, motion: Motion | None = None) -> FrameFeatures:
+def frame_features(
+    clip: Clip, found: Track | None = None, motion: Motion | None = None, known: FrameFeatures | None = None
+) -> FrameFeatures:
     """Measure the causal features of every stored frame of a clip.
 
     Args:
         clip: the presentation.
         found: its track; None runs the landmarker.
         motion: its motion; None measures it.
+        known: features of the same video with another IMU: what this one has no part in is taken over.
 
     Returns:
         `FrameFeatures`; row k depends on frames and IMU samples up to time t[k] only.
@@ -1782,9 +1801,12 @@ def frame_features(clip: Clip, found: Track | None = None, motion: Motion | None
     steps = (FrameMotion(*parts) for parts in zip(motion.camera, motion.background, motion.face,
                                                   motion.residual, motion.tracks, strict=True))  # fmt: skip
     rows, heard = [], 0
-    for t, face, step in zip(clip.t, observations(found), steps, strict=True):
+    for k, (t, face, step) in enumerate(zip(clip.t, observations(found), steps, strict=True)):
         heard = _push_until(extractor, clip.imu, heard, t)
-        rows.append(extractor.push_motion(shape, t, face, step))
+        if known is None:
+            rows.append(extractor.push_motion(shape, t, face, step))
+        else:
+            rows.append(extractor.push_other_imu(t, face, step, known.values[k]))
     return FrameFeatures(np.array(rows), FRAME_FEATURES, found.found)
 
 

@@ -358,3 +358,18 @@ def test_consistency_holds_on_a_real_phone():
     R, score = cues.find_axes(video, cues.frame_rates(record, clip.t, found.lag))
     assert score == pytest.approx(cues.imu_consistency(video, record, clip.t).correlation, abs=0.02)
     np.testing.assert_array_equal(R, np.eye(3))
+
+
+def test_features_with_another_imu_are_those_measured_from_scratch():
+    turned = poses(SWEEP, orbit_place(SWEEP), STILL)
+    clip = textured_clip(made_imu(sweep))
+    found = made_track(turned, film(turned))
+    found.found[7] = False
+    motion = cues.measure_motion(clip, found)
+    known = cues.frame_features(clip, found, motion)
+    other = replace(clip, imu=made_imu(lambda t: -0.5 * sweep(t)))
+    anew, quick = (cues.frame_features(other, found, motion, k) for k in (None, known))
+    np.testing.assert_array_equal(anew.values, quick.values)
+    assert not np.array_equal(anew.values, known.values, equal_nan=True)
+    none = cues.frame_features(replace(clip, imu=None), found, motion, known)
+    np.testing.assert_array_equal(none.values, cues.frame_features(replace(clip, imu=None), found, motion).values)
