@@ -19,6 +19,7 @@ import numpy as np
 
 from liveness_utils.config import plain
 from liveness_utils.errors import BundleError
+from liveness_utils.inputs import FOVEATED
 
 FORMAT = 1
 MANIFEST = "bundle.json"
@@ -135,6 +136,8 @@ def load(folder: str | os.PathLike) -> Bundle:
         bundle = Bundle(folder=folder, **{**content, **{n: tuple(content[n]) for n in names}})
     except (KeyError, TypeError) as error:
         raise BundleError(f"{folder / MANIFEST}: not a complete bundle ({error}); export it again.") from error
+    if bool(bundle.preprocessing.get("crop_fovea")) != FOVEATED:
+        raise BundleError(f"{folder}: made for crops of another kind; export it again with `liveness export`.")
     verify(bundle)
     return bundle
 

@@ -30,6 +30,7 @@ from liveness_utils import dataset as ds
 from liveness_utils import inputs
 from liveness_utils.bundle import Bundle
 from liveness_utils.errors import BundleError, ModelError
+from liveness_utils.landmarks import FOVEA, FOVEA_POWER
 from liveness_utils.model import LivenessNet, StepNet, load_checkpoint
 from liveness_utils.training import score_table
 
@@ -650,6 +651,7 @@ def _preprocessing() -> dict[str, Any]:
         "rate_hz": inputs.RATE,
         "crop_px": inputs.CROP,
         "crop_margin": inputs.MARGIN,
+        "crop_fovea": [FOVEA, FOVEA_POWER] if inputs.FOVEATED else None,
         "colour": "RGB",
         "range": [0.0, 1.0],
         "layout": "NHWC",

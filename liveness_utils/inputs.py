@@ -12,12 +12,13 @@ from dataclasses import dataclass, fields, replace
 import cv2
 import numpy as np
 
-from liveness_utils.landmarks import face_crop, interocular_distance, make_track
+from liveness_utils.landmarks import face_crop, foveated_crop, interocular_distance, make_track
 
 FRAMES = 25
 RATE = 10.0
 CROP = 112
 MARGIN = 1.7
+FOVEATED = False  # whether crops enlarge the face at the cost of its surroundings; the released bundle's do not
 WINDOW = 32
 MODALITIES = ("video", "landmarks", "imu")
 QUALITY_COLUMNS = ("faces", "iod_px", "luma", "sharpness", "change")
@@ -301,8 +302,13 @@ def face_crops(clip, track, index: np.ndarray) -> np.ndarray:
     for k in index:
         before = found[found <= k]
         box = track.box[before[-1]] if len(before) else None
-        crops.append(face_crop(clip.frames[k], box, CROP, MARGIN))
+        crops.append(crop_of(clip.frames[k], box))
     return np.stack(crops)
+
+
+def crop_of(frame: np.ndarray, box: np.ndarray | None) -> np.ndarray:
+    """The network's picture (112, 112, 3) uint8 of a frame (H, W, 3) with a face box (4,) or None."""
+    return (foveated_crop if FOVEATED else face_crop)(frame, box, CROP, MARGIN)
 
 
 def quality_rows(clip, track, index: np.ndarray, crops: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ from liveness_utils.devices import DEVICES, DeviceProfile
 from liveness_utils.errors import ConfigError
 from liveness_utils.face_photo import photo_files, portraits
 from liveness_utils.instruments import INSTRUMENTS_PER_SPECIES, SPECIES
-from liveness_utils.landmarks import face_box, face_crop
+from liveness_utils.landmarks import face_box
 from liveness_utils.simulate import GENERATOR_VERSION, MOTION_MIX, POOLS, ClipSpec, lights_for, still
 
 VERSION = 1
@@ -45,7 +45,8 @@ CAMERAS = ("varied", "clips")  # cameras of all kinds, or those of the training 
 class Pictures:
     """Arrays of single pictures: crops (n, 112, 112, 3) uint8, depth (n, 14, 14) float16, species (n,) int64.
 
-    `mark` names the very pictures: version, generator, count, seed, and cameras and photos where they are not the usual.
+    `mark` names the very pictures: version, generator, count, seed, and cameras, photos and crops where they are not
+    the usual.
     """
 
     crops: np.ndarray
@@ -135,7 +136,7 @@ def picture(spec: ClipSpec, cameras: str = "varied") -> tuple[np.ndarray, np.nda
     clip = still(spec, camera)
     clip = replace(clip, frames=_through_codec(clip.frames, camera))
     box = face_box(clip.truth.landmarks[0])
-    return face_crop(clip.frames[0], box, inputs.CROP, inputs.MARGIN), ds.depth_of_picture(clip)
+    return inputs.crop_of(clip.frames[0], box), ds.depth_of_picture(clip)
 
 
 def _through_codec(frames: np.ndarray, camera: DeviceProfile) -> np.ndarray:
@@ -214,6 +215,8 @@ def mark(count: int, seed: int = 0, cameras: str = "varied", photos: str | os.Pa
     told = {"version": VERSION, "generator": GENERATOR_VERSION, "count": count, "seed": seed}
     if cameras != "varied":
         told["cameras"] = cameras
+    if inputs.FOVEATED:
+        told["foveated"] = True
     return told | ({"photos": [[p.name, p.stat().st_size] for p in photo_files(photos)]} if photos else {})
 
 

@@ -29,7 +29,7 @@ from liveness_utils.clips import Clip, Imu, Intrinsics, imu_windows, network_fra
 from liveness_utils.config import plain
 from liveness_utils.cues import FEATURE_SCALE, FRAME_FEATURES, FeatureExtractor
 from liveness_utils.errors import BundleError, LivenessError, SessionError
-from liveness_utils.landmarks import FaceTracker, Landmarker, face_crop
+from liveness_utils.landmarks import FaceTracker, Landmarker
 
 DECISIONS = ("bona_fide", "attack", "no_decision")
 MAX_PIXELS = 4096 * 4096
@@ -399,7 +399,7 @@ class LivenessSession:
             self._grid += 1
 
     def _accept(self, frame: _Frame) -> None:
-        crop = face_crop(frame.image, frame.box, inputs.CROP, inputs.MARGIN)
+        crop = inputs.crop_of(frame.image, frame.box)
         small, before = inputs.thumbnail(frame.image), self._small_before if self._chosen else None
         quality = inputs.frame_quality(crop, frame.n_faces, frame.points, small, before)
         self._small_before = small

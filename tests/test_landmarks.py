@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from liveness_utils import dataset, inputs
 from liveness_utils import landmarks as lm
 from liveness_utils.clips import EXPRESSION_NAMES, Intrinsics, load_recording
 from liveness_utils.config import real_dir
@@ -111,6 +113,26 @@ def test_crop_keeps_the_face_in_the_middle():
     assert len(rows) == pytest.approx(112 / 1.7, abs=2)
 
 
+def test_a_foveated_crop_enlarges_the_face_keeps_its_surroundings_and_is_symmetric():
+    frame = np.zeros((200, 200, 3), np.uint8)
+    frame[60:140, 50:130] = 255
+    box = np.array([50.0, 60, 80, 80]) - [0.5, 0.5, 0, 0]
+    crop = lm.foveated_crop(frame, box)
+    face = crop.mean(2) > 127
+    assert face[56].sum() == face[:, 56].sum() == pytest.approx(112 * 0.79, abs=2)  # 66 of 112 in a plain crop
+    flipped = lm.foveated_crop(frame[:, ::-1], np.array([70.0, 60, 80, 80]) - [0.5, 0.5, 0, 0])
+    np.testing.assert_allclose(flipped[:, ::-1].astype(int), crop, atol=1)
+    plain = lm.flattened(crop).mean(2) > 127
+    assert plain[56].sum() == pytest.approx(112 / 1.7, abs=3)
+    marked = frame.copy()
+    marked[32:36, 22:158] = (255, 0, 0)  # an edge near the end of the square, as of a screen
+    assert (lm.foveated_crop(marked, box)[:8] != crop[:8]).any()
+    for shape, where in (((120, 90, 3), [-10.0, -10, 60, 70]), ((900, 900, 3), [200, 200, 500, 500])):
+        even = lm.foveated_crop(np.full(shape, 77, np.uint8), np.array(where, np.float32))
+        assert even.shape == (112, 112, 3) and (even == 77).all()  # every pixel is a mean
+    assert lm.foveated_crop(frame, None).shape == (112, 112, 3)
+
+
 def test_canonical_face_is_a_face_in_metres():
     points, triangles = lm.canonical_face()
     assert points.shape == (468, 3) and triangles.shape == (898, 3)
@@ -164,3 +186,20 @@ def test_no_face_gives_nan_rows():
     clip = load_recording(real_dir() / "videos" / "no_face.mp4", max_seconds=0.3)
     found = lm.track(clip)
     assert not found.found.any() and (found.n_faces == 0).all() and np.isnan(found.box).all()
+
+
+def test_the_switch_changes_crops_and_the_depth_target_alike(monkeypatch):
+    """A face of relief 1 in a flat surrounding: where the picture shows the face, the target shows relief."""
+    frame = np.zeros((200, 200, 3), np.uint8)
+    frame[60:140, 60:140] = 255
+    truth = SimpleNamespace(depth=np.full((1, 200, 200), 0.5, np.float32), face_mask=frame[None, ..., 0] > 0)
+    clip = SimpleNamespace(frames=frame[None], truth=truth)
+    box = np.array([60.0, 60, 80, 80]) - [0.5, 0.5, 0, 0]
+    cells = {}
+    for foveated in (False, True):
+        monkeypatch.setattr(inputs, "FOVEATED", foveated)
+        shown = inputs.crop_of(frame, box).mean(2)[4::8, 4::8] > 127
+        known = np.isfinite(dataset._crop_relief(clip, 0, box, 0.06, False))
+        assert (shown != known).sum() <= 1  # a corner, half covered
+        cells[foveated] = known.sum()
+    assert cells[True] > 1.3 * cells[False]
