@@ -34,7 +34,7 @@ class Profile:
         patience: epochs without a better validation loss before training stops; the learning rate falls over all
             epochs, so that a short patience would stop before the best ones.
         batch_size: clips a training step.
-        train_frames: frames of the 25 that a training step samples from a clip.
+        train_frames: frames of the 25 that a training step samples from a clip, where it learns from pixels.
         learning_rate: peak learning rate.
         variants: rows of the ablation that are trained.
         seeds: seeds of the ablation's repeated rows.
@@ -89,7 +89,7 @@ class Profile:
 
 
 # Sizes of the study's trainings that need an encoder of their own, because it must not know a species.
-LEFT_OUT = {"encoder_epochs": 3, "encoder_walks": 1, "epochs": 6, "frames": 4}
+LEFT_OUT = {"encoder_epochs": 3, "encoder_walks": 1, "epochs": 6, "frames": 4, "views": 0}
 ABLATION = ("video", "video_depth", "video_landmarks", "video_imu", "all", "seed_style")
 
 _QUICK = Profile(

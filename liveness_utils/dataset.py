@@ -35,6 +35,7 @@ DEPTH = 14
 FLAT_SPECIES = (*PRINTS, *REPLAYS)
 ARRAYS = ("crops", "features", "imu", "presence", "depth", "quality_rows", "decoy_features", "decoy_imu", "decoy_valid")
 _DEPTH_RANGE = (-2.5, 1.5)
+_CROPS = b"foveated" if inputs.FOVEATED else b""  # tells arrays of the two kinds apart
 
 
 # ----------------------------------------------------------------------------------- depth's target
@@ -89,11 +90,12 @@ def _face_depth(truth, k: int) -> float:
 
 
 def _crop_relief(clip, k: int, box: np.ndarray, eyes: float, flat: bool) -> np.ndarray:
-    from liveness_utils.landmarks import crop_square
+    from liveness_utils.landmarks import crop_square, foveal
 
     height, width = clip.frames.shape[1:3]
     cx, cy, side = crop_square(box, inputs.MARGIN)
-    ticks = (np.arange(DEPTH) + 0.5) / DEPTH - 0.5
+    ticks = 2.0 * (np.arange(DEPTH) + 0.5) / DEPTH - 1.0
+    ticks = 0.5 * (foveal(ticks) if inputs.FOVEATED else ticks)
     rows, columns = clip.truth.depth.shape[1:]
     r = np.floor((cy + 0.5 + side * ticks) * rows / height).astype(int)
     c = np.floor((cx + 0.5 + side * ticks) * columns / width).astype(int)
@@ -154,7 +156,7 @@ def source_mark(data_dir: str | os.PathLike, clip_ids: Sequence[str]) -> str:
     from liveness_utils.clips import media_file
     from liveness_utils.cues import CUE_NAMES, FRAME_FEATURES
 
-    digest = hashlib.sha256(" ".join((*CUE_NAMES, *FRAME_FEATURES)).encode())
+    digest = hashlib.sha256(" ".join((*CUE_NAMES, *FRAME_FEATURES)).encode() + _CROPS)
     for clip_id in sorted(str(c) for c in clip_ids):
         video = media_file(data_dir, clip_id)
         digest.update(f"{clip_id} {video.stat().st_size if video.is_file() else 0}\n".encode())
@@ -275,7 +277,7 @@ def _with_imu(clip, seen, index: np.ndarray) -> tuple[np.ndarray, float, np.ndar
     from liveness_utils import clips, cues
 
     windows, known = clips.imu_windows(clip.imu, clip.t[index])
-    features = cues.frame_features(clip, seen.track, seen.motion).values[index]
+    features = cues.frame_features(clip, seen.track, seen.motion, seen.features).values[index]
     return inputs.hold_imu(windows, known), float(known.mean() >= 0.9), features
 
 
@@ -444,7 +446,7 @@ class Prepared:
     def mark(self) -> str:
         """A short hash of the clips and of what was measured on them."""
         sample = np.ascontiguousarray(self.features[:: max(1, len(self) // 256)])
-        held = "".join(self.manifest["clip_id"]).encode() + sample.tobytes()
+        held = "".join(self.manifest["clip_id"]).encode() + sample.tobytes() + _CROPS
         return hashlib.sha256(held).hexdigest()[:12]
 
     @property
@@ -746,6 +748,43 @@ def hold_of(chosen: np.ndarray, n: int) -> np.ndarray:
     return np.abs(np.arange(n)[:, None] - chosen[None, :]).argmin(axis=1)
 
 
+@dataclass(frozen=True)
+class Looks:
+    """What an encoder at rest makes of clips, so that no later training has to look at a pixel again.
+
+    embedding (N, 25, E) float16 and relief (N, 25) float32 of every prepared clip as it is; of the clips `rows` (n,)
+    also of V changed views, view_embedding (n, V, 25, E) and view_relief (n, V, 25), of which `mirrored` (V,) says
+    which are; features and IMU have to be mirrored with them.
+    """
+
+    embedding: np.ndarray
+    relief: np.ndarray
+    rows: np.ndarray
+    view_embedding: np.ndarray
+    view_relief: np.ndarray
+    mirrored: np.ndarray
+
+    @cached_property
+    def _place(self) -> dict[int, int]:
+        return {int(row): k for k, row in enumerate(self.rows)}
+
+    def plain(self, row: int) -> dict[str, np.ndarray]:
+        """Of a clip as it is: embedding (25, E) and relief (25,) float32."""
+        return {"embedding": self.embedding[row].astype(np.float32), "relief": self.relief[row]}
+
+    def view(self, row: int, view: int) -> dict[str, np.ndarray]:
+        """Of one changed view of a clip."""
+        held = self.view_embedding[self._place[row], view].astype(np.float32)
+        return {"embedding": held, "relief": self.view_relief[self._place[row], view]}
+
+
+def changed_view(prepared: Prepared, row: int, view: int, mirrored: bool, seed: int) -> np.ndarray:
+    """All 25 pictures of a clip, changed alike (`augment_crops`) as `seed`, `view` and `row` say: uint8."""
+    rng = np.random.default_rng((seed, 3, view, row))
+    crops = augment_crops(np.asarray(prepared.crops[row]), np.zeros((inputs.FRAMES, 1, 1), np.float32), rng)[0]
+    return np.ascontiguousarray(crops[:, :, ::-1]) if mirrored else crops
+
+
 class LivenessDataset:
     """Clips of some rows as tensors' worth of arrays, for torch's DataLoader.
 
@@ -756,6 +795,7 @@ class LivenessDataset:
         modalities: what the network may use; the rest is masked.
         keep: probability of each presence pattern in training, see `KEEP`.
         seed: with the epoch and the row it fixes every random choice.
+        looks: what an encoder at rest makes of the pictures, in their place.
     """
 
     # All, video alone, video and landmarks, video and IMU; and all but the pictures: these are
@@ -772,11 +812,12 @@ class LivenessDataset:
         augment: bool = False,
         modalities: Sequence[str] = inputs.MODALITIES,
         seed: int = 0,
+        looks: Looks | None = None,
     ) -> None:
         self.prepared, self.rows, self.scaling = prepared, np.asarray(rows), scaling
         self.frames, self.augment, self.seed, self.epoch = frames, augment, seed, 0
         self.allowed = np.array([m in modalities for m in inputs.MODALITIES], np.float32)
-        self.labels, self.species = prepared.labels, prepared.species
+        self.labels, self.species, self.looks = prepared.labels, prepared.species, looks
         self.mirror = mirror_of(prepared.feature_names) if augment else None
 
     def __len__(self) -> int:
@@ -787,39 +828,50 @@ class LivenessDataset:
 
         frames (F, 112, 112, 3) uint8, features (25, G), imu (25, W, 6), presence (3,), depth
         (F, 14, 14), hold (25,), label, species, row; in training also decoy_features, decoy_imu
-        and decoy_valid: the same clip with another phone's IMU or a made-up one.
+        and decoy_valid: the same clip with another phone's IMU or a made-up one. With looks there are
+        embedding (25, E) and relief (25,) in place of frames, depth and hold.
         """
         row = int(self.rows[k])
         rng = np.random.default_rng((self.seed, self.epoch, row)) if self.augment else None
-        chosen = sample_frames(inputs.FRAMES, self.frames, rng)
         held = self.prepared
         item = {
-            "frames": np.asarray(self._shown(row)[chosen]),
             "features": inputs.fill_missing(held.features[row], self.scaling.feature_mean),
             "imu": np.array(held.imu[row], np.float32),
             "presence": (held.presence[row] * self.allowed).astype(np.float32),
-            "depth": np.array(held.depth[row][chosen], np.float32),
-            "hold": hold_of(chosen, inputs.FRAMES),
             "label": np.float32(self.labels[row]),
             "species": self.species[row],
             "row": np.int64(row),
         }
-        return item if rng is None else self._augmented(item, row, rng)
+        pixels = self._pixels(row, rng) if self.looks is None else {}
+        if rng is None:
+            return item | (pixels or self.looks.plain(row))
+        item |= self._disturbed(item, row, rng)
+        if self.looks is None:
+            item |= pixels
+            return self._mirrored(item) if self.mirror and rng.random() < 0.5 else item
+        view = int(rng.integers(len(self.looks.mirrored)))
+        item |= self.looks.view(row, view)
+        return self._mirrored(item) if self.looks.mirrored[view] else item
+
+    def _pixels(self, row: int, rng: np.random.Generator | None) -> dict:
+        chosen = sample_frames(inputs.FRAMES, self.frames, rng)
+        crops, depth = np.asarray(self._shown(row)[chosen]), np.array(self.prepared.depth[row][chosen], np.float32)
+        if rng is not None:
+            crops, depth = augment_crops(crops, depth, rng)
+        return {"frames": crops, "depth": depth, "hold": hold_of(chosen, inputs.FRAMES)}
 
     def _shown(self, row: int) -> np.ndarray:
         """The 25 pictures of a clip; training changes a still by itself, judging looks at it in 25 ways."""
         crops = self.prepared.crops[row]
         return inputs.still_views(crops[0]) if self.prepared.stills and not self.augment else crops
 
-    def _augmented(self, item: dict, row: int, rng: np.random.Generator) -> dict:
+    def _disturbed(self, item: dict, row: int, rng: np.random.Generator) -> dict:
+        """What training changes of features, IMU and presence, and a decoy."""
         decoy, valid = self._decoy(row, rng)
         other = inputs.fill_missing(self.prepared.decoy_features[row, decoy], self.scaling.feature_mean)
-        crops, depth = augment_crops(item["frames"], item["depth"], rng)
         imu, features = self._jitter(item["imu"], item["features"], rng)
         decoy_imu, decoy_features = self._jitter(self.prepared.decoy_imu[row, decoy], other, rng)
-        changed = item | {
-            "frames": crops,
-            "depth": depth,
+        return {
             "imu": imu,
             "features": features,
             "decoy_imu": decoy_imu,
@@ -827,7 +879,6 @@ class LivenessDataset:
             "decoy_valid": valid,
             "presence": self._dropout(item["presence"], rng),
         }
-        return self._mirrored(changed) if self.mirror and rng.random() < 0.5 else changed
 
     def _decoy(self, row: int, rng: np.random.Generator) -> tuple[int, np.float32]:
         """Which of the clip's decoys to deal, and whether there is one."""
@@ -835,7 +886,7 @@ class LivenessDataset:
         return (int(rng.choice(valid)), np.float32(1)) if len(valid) else (0, np.float32(0))
 
     def _mirrored(self, item: dict) -> dict:
-        flipped = {k: np.ascontiguousarray(item[k][:, :, ::-1]) for k in ("frames", "depth")}
+        flipped = {k: np.ascontiguousarray(item[k][:, :, ::-1]) for k in ("frames", "depth") if k in item}
         turned = {k: self.mirror.features(item[k]) for k in ("features", "decoy_features")}
         return item | flipped | turned | {k: item[k] * self.mirror.imu_sign for k in ("imu", "decoy_imu")}
 

@@ -7,6 +7,7 @@ Clips prepared by `dataset` come in, `training` fits the weights, `export` turns
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from liveness_utils.errors import ModelError
+from liveness_utils.inputs import FOVEATED
 
 FRAMES = 25
 CROP = 112
@@ -21,6 +23,7 @@ DEPTH = 14
 WINDOW = 32
 OUTPUTS = ("logit", "depth", "species", "consistency")
 BONA_FIDE, MASKS = 0, (6, 7)  # among the species, in the order of `instruments.SPECIES`
+VERDICTS = 1 + len(MASKS)  # of a picture, see `PictureVerdict`
 STEP_OUTPUTS = (*OUTPUTS, "h", "c")
 
 
@@ -33,7 +36,8 @@ class ModelConfig:
     part in (masked with it), `pairs` the number of learned (video, IMU) signal pairs whose running
     correlation the network follows, `levels` the number of learned signals of pixels, features and
     IMU whose running statistics it follows, `drop` the share of evidence left out in training,
-    `verdict` whether each picture is also asked by itself (see `PictureVerdict`).
+    `verdict` whether each picture is also asked by itself (see `PictureVerdict`), `veto` whether
+    that it shows a mask overrules whatever the rest says, `foveated` which kind of crops it learned from.
     """
 
     n_features: int
@@ -47,6 +51,8 @@ class ModelConfig:
     imagenet: bool = False
     architecture: str = "fusion"
     verdict: bool = True
+    veto: bool = False
+    foveated: bool = False
 
 
 class ChannelAttention(nn.Module):
@@ -95,6 +101,50 @@ class CBAM(nn.Module):
         return x * attention, attention
 
 
+class SmallDepthwise(nn.Conv2d):
+    """A depthwise convolution that learns small maps through one matrix a channel; otherwise the same.
+
+    On a CPU the gradient of a 5×5 kernel over a 4×4 map, which hardly has an inside, takes oneDNN two
+    fifths of a whole training step. There each channel's map is a vector of 16 numbers, and its
+    convolution a matrix of the kernel's weights.
+    """
+
+    LARGEST = 16
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, C, h, w) to (n, C, h', w')."""
+        if not self.training or x.shape[2] * x.shape[3] > self.LARGEST or self.bias is not None:
+            return super().forward(x)
+        n, channels, *side = x.shape
+        places = _places(*side, self.kernel_size[0], self.stride[0], self.padding[0]).to(x)
+        shape = [(s + 2 * self.padding[0] - self.kernel_size[0]) // self.stride[0] + 1 for s in side]
+        matrices = (self.weight.flatten(1) @ places).reshape(channels, side[0] * side[1], -1)
+        columns = x.permute(1, 0, 2, 3).reshape(channels, n, -1).contiguous()
+        return torch.bmm(columns, matrices).transpose(0, 1).reshape(n, channels, *shape)
+
+
+@lru_cache(maxsize=32)
+def _places(height: int, width: int, kernel: int, stride: int, padding: int) -> Tensor:
+    """(k², h w h' w'): 1 where that weight of the kernel leads from that place of the input to that of the output."""
+    with torch.inference_mode(False):  # kept for lessons, too
+        window = torch.eye(height * width).reshape(-1, 1, height, width)
+        shifts = functional.unfold(window, kernel, padding=padding, stride=stride)  # (h w, k², h' w')
+        return shifts.transpose(0, 1).reshape(kernel**2, -1).contiguous()
+
+
+def _small_depthwise(layers: nn.Module) -> None:
+    """Make every wide depthwise convolution a `SmallDepthwise` with its weights, in place."""
+    for name, child in layers.named_children():
+        if isinstance(child, nn.Conv2d) and child.groups == child.in_channels and child.kernel_size == (5, 5):
+            same = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "groups")
+            # Without storage: nothing is drawn, and the weights are the child's own.
+            made = SmallDepthwise(**{n: getattr(child, n) for n in same}, bias=child.bias is not None, device="meta")
+            made.weight, made.bias = child.weight, child.bias
+            setattr(layers, name, made)
+        else:
+            _small_depthwise(child)
+
+
 def _backbone(imagenet: bool) -> nn.Sequential:
     from torchvision.models import MobileNet_V3_Small_Weights, mobilenet_v3_small
 
@@ -105,6 +155,7 @@ def _backbone(imagenet: bool) -> nn.Sequential:
             # The default of 0.01 is for ImageNet's millions of steps; after some hundred of ours
             # the running statistics, which evaluation uses, would still be those of the start.
             layer.momentum = 0.1
+    _small_depthwise(features)
     return features
 
 
@@ -172,7 +223,7 @@ class PictureVerdict(nn.Module):
     cameras for screens, while relief, which it had to learn from shape, holds on real pictures too.
     """
 
-    INSIDE = slice(3, 11)  # of the 14 cells a side: the face without its rim
+    INSIDE = slice(2, 12) if FOVEATED else slice(3, 11)  # of the 14 cells a side: the face without its rim
 
     def __init__(self, species: int) -> None:
         super().__init__()
@@ -190,10 +241,12 @@ class PictureVerdict(nn.Module):
         inside = depth[:, cls.INSIDE, cls.INSIDE]
         return torch.sqrt((inside * inside).mean(dim=(1, 2)) + 1e-5)
 
-    def forward(self, kinds: Tensor, depth: Tensor) -> Tensor:
-        """Species' logits (n, S) and relief (n, 14, 14) to log odds of a living face (n, 1)."""
-        asked = torch.cat([self.relief(depth).unsqueeze(1), kinds @ self.margins], dim=1) * self.gain + self.shift
-        return soft_minimum(*torch.clamp(asked, -8.0, 8.0).unbind(dim=1)).unsqueeze(1)
+    def forward(self, kinds: Tensor, relief: Tensor) -> Tensor:
+        """Species' logits (n, S) and strength of relief (n, 1) to log odds (n, 3): of a living face, of no mask of
+        either kind."""
+        asked = torch.cat([relief, kinds @ self.margins], dim=1) * self.gain + self.shift
+        asked = torch.clamp(asked, -8.0, 8.0)
+        return torch.cat([soft_minimum(*asked.unbind(dim=1)).unsqueeze(1), asked[:, 1:]], dim=1)
 
 
 class FeatureEncoder(nn.Module):
@@ -365,6 +418,9 @@ class LivenessNet(nn.Module):
         self.consistency = nn.Linear(self.JUDGE_WIDTH, 1)
         self.glance = nn.Linear(config.embedding, config.n_species)
         self.picture = PictureVerdict(config.n_species)
+        if config.veto:
+            self.veto_gain = nn.Parameter(torch.ones(len(MASKS)))
+            self.veto_shift = nn.Parameter(torch.full((len(MASKS),), 2.0))
         self.spare = nn.Dropout(config.drop)
 
     @property
@@ -392,7 +448,7 @@ class LivenessNet(nn.Module):
         """One frame of recurrence: LSTM, and the sums behind means, correlations and statistics."""
         k = self.config.pairs
         cell, total, pairs, levels, verdicts, count = torch.split(c, self._state_widths, dim=1)
-        seen, felt, x, verdict = torch.split(signals, [k, k, self.watch.width, 1], dim=1)
+        seen, felt, x, verdict = torch.split(signals, [k, k, self.watch.width, VERDICTS], dim=1)
         h, cell = self._lstm(gates, h, cell)
         before, sums = torch.split(pairs, [k, 5 * k], dim=1)
         started = torch.clamp(count, 0.0, 1.0)
@@ -404,7 +460,7 @@ class LivenessNet(nn.Module):
     @property
     def _state_widths(self) -> list[int]:
         width, k = self.config.hidden, self.config.pairs
-        return [width, width, 6 * k, 6 * self.watch.width, 1, 1]
+        return [width, width, 6 * k, 6 * self.watch.width, VERDICTS, 1]
 
     def _correlations(self, pairs: Tensor, count: Tensor) -> Tensor:
         _, su, sv, suu, svv, suv = torch.chunk(pairs, 6, dim=1)
@@ -432,28 +488,36 @@ class LivenessNet(nn.Module):
             "consistency": consistency.reshape(-1),
         }
 
-    @staticmethod
-    def _decide(fused: Tensor, pictures: Tensor, presence: Tensor) -> Tensor:
-        """With an IMU the fusion decides; without, the pictures have a veto; with pictures alone, they decide."""
+    def _decide(self, fused: Tensor, pictures: Tensor, presence: Tensor) -> Tensor:
+        """With an IMU the fusion decides; without, the pictures have a veto; with pictures alone, they decide.
+
+        Where the network is made so, a mask is a veto in any case: other evidence cannot outvote it.
+        """
         seen, marks, felt = torch.chunk(presence, 3, dim=1)
-        vetoed = soft_minimum(fused, pictures)
-        without = seen * (marks * vetoed + (1.0 - marks) * pictures) + (1.0 - seen) * fused
+        alive, masks = torch.split(pictures, [1, len(MASKS)], dim=1)
+        if self.config.veto:
+            unmasked = masks * self.veto_gain + self.veto_shift
+            held = soft_minimum(fused, *torch.split(unmasked, 1, dim=1))
+            fused = seen * held + (1.0 - seen) * fused
+        without = seen * (marks * soft_minimum(fused, alive) + (1.0 - marks) * alive) + (1.0 - seen) * fused
         return felt * fused + (1.0 - felt) * without
 
     def _signals(
-        self, pixels: tuple[Tensor, Tensor], features: Tensor, imu: Tensor, presence: Tensor
+        self, look: tuple[Tensor, Tensor], features: Tensor, imu: Tensor, presence: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Gates (n, 4H) and signals (n, 2K + M + 1) of frames that are each for themselves."""
-        embedding, verdict = pixels
+        """Gates (n, 4H) and signals (n, 2K + M + 3) of frames that are each for themselves."""
+        embedding, relief = look
+        verdict = self.picture(self.glance(embedding), relief)
         scaled, geometry, seen = self.features(features, presence[:, 2:3])
         inertia, felt = self.imu(imu)
         gates = self.input_gates(self.spare(self._fuse([embedding, geometry, inertia], presence)))
         return gates, torch.cat([seen, felt, self.watch(embedding, scaled, inertia), verdict], dim=1)
 
-    def _pictures(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Crops (n, 112, 112, 3) to embedding (n, E), verdict (n, 1), depth and attention (n, 14, 14)."""
+    def look(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Crops (n, 112, 112, 3) to what all later parts know of them: embedding (n, E) and strength of relief
+        (n, 1); and the maps of depth and attention (n, 14, 14)."""
         embedding, depth, attention = self.frame(frames)
-        return embedding, self.picture(self.glance(embedding), depth), depth, attention
+        return embedding, PictureVerdict.relief(depth).unsqueeze(1), depth, attention
 
     def encode(
         self, frames: Tensor, features: Tensor, imu: Tensor, presence: Tensor, hold: Tensor | None = None
@@ -467,18 +531,42 @@ class LivenessNet(nn.Module):
                 presence then have N rows. None: every clip sees its own F = T frames.
 
         Returns:
-            gates (B, T, 4H), signals (B, T, 2K + M + 1), embedding of the pictures (B, F, E), depth
+            gates (B, T, 4H), signals (B, T, 2K + M + 3), embedding of the pictures (B, F, E), depth
             (B, F, 14, 14), attention (B, F, 14, 14).
         """
         batch, shown = frames.shape[:2]
+        embedding, relief, depth, attention = self.look(frames.reshape(-1, *frames.shape[2:]))
+        looks = (embedding, relief) if hold is None else tuple(x[hold.reshape(-1)] for x in (embedding, relief))
+        temporal = self._align(looks, features, imu, presence)
+        return (*temporal, *(m.reshape(batch, shown, *m.shape[1:]) for m in (embedding, depth, attention)))
+
+    def _align(self, looks: tuple[Tensor, Tensor], features: Tensor, imu: Tensor, presence: Tensor) -> list[Tensor]:
+        """Looks (N * T, ...) beside features and IMU (N, T, ...): gates and signals (N, T, ...)."""
         clips, steps = features.shape[:2]
-        embedding, verdict, depth, attention = self._pictures(frames.reshape(-1, *frames.shape[2:]))
-        pixels = embedding, verdict
-        pixels = pixels if hold is None else tuple(x[hold.reshape(-1)] for x in pixels)
         mask = presence.unsqueeze(1).repeat(1, steps, 1).reshape(-1, 3)
         flat = features.reshape(-1, features.shape[-1]), imu.reshape(-1, *imu.shape[2:])
-        temporal = [x.reshape(clips, steps, -1) for x in self._signals(pixels, *flat, mask)]
-        return (*temporal, *(m.reshape(batch, shown, *m.shape[1:]) for m in (embedding, depth, attention)))
+        return [x.reshape(clips, steps, -1) for x in self._signals(looks, *flat, mask)]
+
+    def judge_course(self, gates: Tensor, signals: Tensor, presence: Tensor) -> dict[str, Tensor]:
+        """Let the frames pass in their order: gates and signals (N, T, ...) to the heads' answers (see `forward`)."""
+        h, c = (s.to(gates) for s in self.initial_state(len(gates)))
+        for t in range(gates.shape[1]):
+            h, c = self._advance(gates[:, t], signals[:, t], h, c)
+        return self._heads(h, c, presence)
+
+    def judge_looks(
+        self, embedding: Tensor, relief: Tensor, features: Tensor, imu: Tensor, presence: Tensor
+    ) -> dict[str, Tensor]:
+        """Judge whole clips whose pictures have been looked at before (`look`): what is left when the encoder rests.
+
+        Args:
+            embedding: (N, T, E). relief: (N, T). features, imu, presence: as in `forward`.
+
+        Returns:
+            logit (N,), species (N, S), consistency (N,).
+        """
+        looks = embedding.reshape(-1, embedding.shape[-1]), relief.reshape(-1, 1)
+        return self.judge_course(*self._align(looks, features, imu, presence), presence)
 
     def forward(
         self, frames: Tensor, features: Tensor, imu: Tensor, presence: Tensor, hold: Tensor | None = None
@@ -488,17 +576,14 @@ class LivenessNet(nn.Module):
         Args:
             frames: (B, 25, 112, 112, 3) RGB 0..1 (fewer with `hold`). features: (B, 25, G).
             imu: (B, 25, W, 6) in m/s² and rad/s. presence: (B, 3), 1 or 0.
-            hold: see `encode`; training looks at 8 of the 25 frames.
+            hold: see `encode`; training from pixels looks at 8 of the 25 frames.
 
         Returns:
             logit (B,), depth (B, F, 14, 14), species (B, S), consistency (B,); in training also
             glance (B, F, S), the species as each picture by itself tells it.
         """
         gates, signals, embedding, depth, _ = self.encode(frames, features, imu, presence, hold)
-        h, c = (s.to(gates) for s in self.initial_state(features.shape[0]))
-        for t in range(features.shape[1]):
-            h, c = self._advance(gates[:, t], signals[:, t], h, c)
-        out = {**self._heads(h, c, presence), "depth": depth}
+        out = {**self.judge_course(gates, signals, presence), "depth": depth}
         return {**out, "glance": self.glance(self.spare(embedding))} if self.training else out
 
     def step(
@@ -513,8 +598,8 @@ class LivenessNet(nn.Module):
         Returns:
             as `forward` with depth (B, 14, 14), and the new h and c.
         """
-        embedding, verdict, depth, _ = self._pictures(frame)
-        gates, signals = self._signals((embedding, verdict), features, imu, presence)
+        embedding, relief, depth, _ = self.look(frame)
+        gates, signals = self._signals((embedding, relief), features, imu, presence)
         h, c = self._advance(gates, signals, h, c)
         return {**self._heads(h, c, presence), "depth": depth, "h": h, "c": c}
 
@@ -622,11 +707,17 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict]:
         config = ModelConfig(**{**held_config, "imagenet": False, "levels": tuple(held_config["levels"])})
         net = build(config)
         net.load_state_dict(held.pop("state"))
+        _check_crops(config.foveated)
     except FileNotFoundError as error:
         raise ModelError(f"{path}: there is no checkpoint; train first (notebook 05)") from error
     except Exception as error:
         raise ModelError(f"{path} is no checkpoint of this network: {error}") from error
     return net.eval(), held
+
+
+def _check_crops(foveated: bool) -> None:
+    if foveated != FOVEATED:
+        raise ModelError("it learned from crops of another kind (see inputs.FOVEATED)")
 
 
 def count_parameters(net: nn.Module) -> int:

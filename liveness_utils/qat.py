@@ -178,10 +178,7 @@ def _answers(net: LivenessNet, frames: Tensor, given: list[Tensor], hold: Tensor
     """Logit of the clips, embedding and relief of their pictures, in one pass."""
     features, imu, presence = given
     gates, signals, embedding, depth, _ = net.encode(frames, features, imu, presence, hold)
-    h, c = net.initial_state(len(features))
-    for t in range(features.shape[1]):
-        h, c = net._advance(gates[:, t], signals[:, t], h, c)
-    return net._heads(h, c, presence)["logit"], embedding, depth
+    return net.judge_course(gates, signals, presence)["logit"], embedding, depth
 
 
 def _hold_ranges(graph: nn.Module) -> None:

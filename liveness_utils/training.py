@@ -13,9 +13,10 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,8 +51,11 @@ class TrainConfig:
     encoder_epochs: passes in which the picture encoder learns by itself first, see `teach_encoder`;
     encoder_walks: how often the second half of that lesson is walked, see `learn_pictures`;
     encoder_seed: of that lesson, None for `seed`;
-    encoder_rate: factor on its learning rate afterwards, 0 to leave it as it is. frames: pictures
-    looked at a clip (of 25). exclude: species left out of training and validation. `*_weight`: of
+    encoder_rate: factor on its learning rate afterwards, 0 to leave it as it is. views: of an encoder
+    that is left as it is, how many changed views of each training clip it looks at once, so that the
+    fusion learns from those looks; 0 to look anew in every epoch. veto: of a new network, see
+    `ModelConfig`. frames: pictures looked at a clip (of 25) where it learns from pixels. exclude: species
+    left out of training and validation. `*_weight`: of
     the losses. unobservable: weight of the liveness loss of an
     injection when the IMU that would tell it is masked. average: whether the weights that are
     validated and kept are the running mean of about an epoch's. start: checkpoint to fine-tune from.
@@ -70,6 +74,7 @@ class TrainConfig:
     patience: int = 8
     batch_size: int = 16
     frames: int = 8
+    views: int = 0
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     seed: int = 0
@@ -82,6 +87,7 @@ class TrainConfig:
     glance_weight: float = 0.3
     unobservable: float = 0.2
     average: bool = True
+    veto: bool = False
     imagenet: bool = False
     start: str = ""
     resume: bool = True
@@ -194,7 +200,7 @@ def consistency_target(species: Tensor, presence: Tensor) -> Tensor:
 def swap_imu(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """More injections for free: every clip again, with the IMU of another one.
 
-    The pictures are not computed twice (`hold` points at them). Pairs of two phones at rest are
+    Pixels are not computed twice (`hold` points at them). Pairs of two phones at rest are
     left uncounted: their records fit either video.
 
     Args:
@@ -211,17 +217,20 @@ def swap_imu(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     fake = torch.where((batch["label"] > 0) & (usable > 0), injection, unknown)
     told = torch.where(usable > 0, 0.0, UNKNOWN)
     once = consistency_target(batch["species"], batch["presence"])
-    twice = {k: torch.cat([batch[k], batch[k]]) for k in ("presence", "hold")}
-    return twice | {
-        "frames": batch["frames"],
-        "depth": batch["depth"],
-        "imu": torch.cat([batch["imu"], batch["decoy_imu"]]),
-        "features": torch.cat([batch["features"], batch["decoy_features"]]),
-        "label": torch.cat([batch["label"], torch.zeros(n)]),
-        "species": torch.cat([batch["species"], fake]),
-        "consistency": torch.cat([once, told]),
-        "weight": torch.cat([torch.ones(n), 0.5 * usable * batch["label"]]),
-    }
+    twice = {k: torch.cat([batch[k], batch[k]]) for k in ("presence", "hold", "embedding", "relief") if k in batch}
+    once_only = {k: batch[k] for k in ("frames", "depth") if k in batch}
+    return (
+        twice
+        | once_only
+        | {
+            "imu": torch.cat([batch["imu"], batch["decoy_imu"]]),
+            "features": torch.cat([batch["features"], batch["decoy_features"]]),
+            "label": torch.cat([batch["label"], torch.zeros(n)]),
+            "species": torch.cat([batch["species"], fake]),
+            "consistency": torch.cat([once, told]),
+            "weight": torch.cat([torch.ones(n), 0.5 * usable * batch["label"]]),
+        }
+    )
 
 
 def _agitation(imu: Tensor) -> Tensor:
@@ -245,22 +254,26 @@ class LivenessModule(pl.LightningModule):
 
     def losses(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """All losses of a batch by name, `loss` their weighted sum, and the network's outputs."""
-        hold = flat_hold(batch["hold"], batch["frames"])
-        frames = batch["frames"].float() / 255.0
-        out = self.net(frames, batch["features"], batch["imu"], batch["presence"], hold)
-        cfg = self.cfg
+        out, cfg = self._answers(batch), self.cfg
         parts = {
-            "liveness": liveness_loss(out["logit"], batch["label"], self._weight(batch), self.positive),
-            "depth": depth_loss(out["depth"], batch["depth"]),
-            "species": species_loss(out["species"], self._seen_species(batch)),
-            "consistency": consistency_loss(out["consistency"], batch["consistency"]),
+            "liveness": (1.0, liveness_loss(out["logit"], batch["label"], self._weight(batch), self.positive)),
+            "species": (cfg.species_weight, species_loss(out["species"], self._seen_species(batch))),
+            "consistency": (cfg.consistency_weight, consistency_loss(out["consistency"], batch["consistency"])),
         }
-        weights = [1.0, cfg.depth_weight, cfg.species_weight, cfg.consistency_weight]
+        if "depth" in out:  # not of an encoder that rests
+            parts["depth"] = cfg.depth_weight, depth_loss(out["depth"], batch["depth"])
         if "glance" in out:  # in training only; the first rows are the clips as they were recorded
-            parts["glance"] = glance_loss(out["glance"], batch["species"][: len(batch["frames"])])
-            weights.append(cfg.glance_weight)
-        total = sum(w * v for w, v in zip(weights, parts.values(), strict=True))
-        return {"loss": total, **parts}, out
+            seen = batch["species"][: len(batch["frames"])]
+            parts["glance"] = cfg.glance_weight, glance_loss(out["glance"], seen)
+        total = sum(w * v for w, v in parts.values())
+        return {"loss": total, **{name: v for name, (_, v) in parts.items()}}, out
+
+    def _answers(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        given = batch["features"], batch["imu"], batch["presence"]
+        if "embedding" in batch:
+            return self.net.judge_looks(batch["embedding"], batch["relief"], *given)
+        hold = flat_hold(batch["hold"], batch["frames"])
+        return self.net(batch["frames"].float() / 255.0, *given, hold)
 
     def _weight(self, batch: dict[str, Tensor]) -> Tensor:
         return torch.where(_unobservable(batch), self.cfg.unobservable * batch["weight"], batch["weight"])
@@ -318,6 +331,11 @@ class LivenessModule(pl.LightningModule):
         """What has learned from single pictures before, and what is asked of it: clips would tune it to their own."""
         taught = _has_taught_encoder(self.net, self.cfg)
         return [self.net.frame, self.net.glance, self.net.picture] if taught else []
+
+    @property
+    def learns_from_looks(self) -> bool:
+        """Whether pictures are looked at but once, since the encoder rests."""
+        return bool(self._resting) and self.cfg.views > 0
 
     @property
     def _resting(self) -> list[nn.Module]:
@@ -393,8 +411,7 @@ def teach_encoder(net: nn.Module, prepared: ds.Prepared, config: TrainConfig) ->
     """
     if not _has_taught_encoder(net, config):
         return
-    wanted = _encoder_mark(config)
-    home = Path(config.encoders) / _digest(wanted) if config.encoders else Path(config.out)
+    wanted, home = _encoder_mark(config), _encoder_home(config)
     kept = home / "encoder.pt"
     held = torch.load(kept, weights_only=True) if config.resume and kept.is_file() else {}
     if held.get("training") != wanted:
@@ -409,6 +426,88 @@ def teach_encoder(net: nn.Module, prepared: ds.Prepared, config: TrainConfig) ->
     net.frame.load_state_dict(held["frame"])
     net.glance.load_state_dict(held["glance"])
     net.frame.to(memory_format=torch.channels_last)  # as a lesson leaves it: processes that train together must agree
+
+
+def _encoder_home(config: TrainConfig) -> Path:
+    return Path(config.encoders) / _digest(_encoder_mark(config)) if config.encoders else Path(config.out)
+
+
+def take_looks(net: nn.Module, prepared: ds.Prepared, config: TrainConfig, *, progress: bool = False) -> ds.Looks:
+    """Look at every clip once with an encoder that rests, and at training clips in changed views too; kept in a file.
+
+    An encoder that learns no more says the same of the same picture in every epoch, and in every
+    training that shares it. So pictures are looked at here, once: `config.views` changed views of
+    each training clip (every second one mirrored), all 25 pictures of each, as in judging.
+
+    Args:
+        net: with its encoder taught. prepared: arrays. config: of the training. progress: show a bar.
+
+    Returns:
+        Looks, which looks.npz beside encoder.pt holds.
+    """
+    path, wanted = _encoder_home(config) / "looks.npz", _looks_mark(prepared, config)
+    held = _read_looks(path, wanted) if config.resume else None
+    if held is not None:
+        return held
+    rows = _known(prepared, prepared.rows("train"))
+    turned = np.arange(config.views) % 2 * (ds.mirror_of(prepared.feature_names) is not None) > 0
+    asked = [(int(r), -1) for r in range(len(prepared))] + [(int(r), v) for r in rows for v in range(config.views)]
+    look = _looker(net, prepared, turned, wanted["encoder"]["seed"])
+    embedding, relief = (np.stack(v) for v in zip(*_in_threads(net, look, asked, progress), strict=True))
+    n, shape = len(prepared), (len(rows), config.views, inputs.FRAMES)
+    views = embedding[n:].reshape(*shape, -1), relief[n:].reshape(shape)
+    found = ds.Looks(embedding[:n], relief[:n], rows, *views, turned)
+    part = path.with_suffix(f".part{os.getpid()}")
+    with open(part, "wb") as file:
+        np.savez(file, mark=json.dumps(wanted, sort_keys=True), **asdict(found))
+    part.replace(path)
+    return found
+
+
+def _looker(net: nn.Module, prepared: ds.Prepared, turned: np.ndarray, seed: int) -> Callable:
+    """Embedding (25, E) and relief (25,) of a clip's row, in one of its changed views or, at −1, as it is."""
+
+    @torch.inference_mode()
+    def look(row: int, view: int) -> tuple[np.ndarray, np.ndarray]:
+        plain = view < 0
+        crops = (
+            np.array(prepared.crops[row]) if plain else ds.changed_view(prepared, row, view, bool(turned[view]), seed)
+        )
+        embedding, relief, *_ = net.look(torch.from_numpy(crops).float() / 255.0)
+        return embedding.numpy().astype(np.float16), relief[:, 0].numpy()
+
+    return look
+
+
+def _in_threads(net: nn.Module, call: Callable, asked: Sequence[tuple], progress: bool) -> list:
+    """Many calls on one network in evaluation mode, as many at a time as torch has threads."""
+    from joblib import Parallel, delayed
+    from tqdm.auto import tqdm
+
+    threads, learning = torch.get_num_threads(), net.training
+    torch.set_num_threads(1)
+    net.eval()
+    try:
+        done = Parallel(threads, prefer="threads", return_as="generator", batch_size=4)(
+            delayed(call)(*a) for a in asked
+        )
+        return list(tqdm(done, total=len(asked), desc="looks", leave=False, disable=not progress))
+    finally:
+        net.train(learning)
+        torch.set_num_threads(threads)
+
+
+def _looks_mark(prepared: ds.Prepared, config: TrainConfig) -> dict:
+    return {"encoder": _encoder_mark(config), "views": config.views, "rows": prepared.rows("train").tolist()}
+
+
+def _read_looks(path: Path, wanted: dict) -> ds.Looks | None:
+    """Looks that were kept, if they are the ones that are wanted."""
+    if not path.is_file():
+        return None
+    with np.load(path) as held:
+        same = json.loads(str(held["mark"])) == wanted
+        return ds.Looks(**{k: held[k] for k in held.files if k != "mark"}) if same else None
 
 
 def _singles(config: TrainConfig) -> Pictures | None:
@@ -518,7 +617,7 @@ def _learn_half(
 ) -> None:
     gentle, log = data.walk > 0, f"{ENCODER_LOG}{data.walk or ''}"
     size = min(ENCODER_BATCH, len(data))
-    loader = DataLoader(data, size, shuffle=True, drop_last=True, num_workers=config.workers)
+    loader = _Ahead(DataLoader(data, size, shuffle=True, drop_last=True, num_workers=config.workers))
     counts = np.bincount(data.species, minlength=len(ds.SPECIES))
     weights = torch.from_numpy(np.where(counts > 0, counts.max() / np.maximum(counts, 1), 0.0)).float()
     total = steps or passes * len(loader)
@@ -539,6 +638,28 @@ def _learn_half(
     )
     rate = ENCODER_LEARNING_RATE * (ENCODER_GENTLE if gentle else 1.0)
     trainer.fit(EncoderModule(net, config, weights, total, rate), loader)
+
+
+class _Ahead:
+    """A loader that makes the next batch in a thread while this one is learned from.
+
+    Changing pictures takes about a quarter as long as learning from them. A thread shares memory and
+    starts at once, on every system; processes (`TrainConfig.workers`) are for machines with many cores.
+    """
+
+    def __init__(self, loader: DataLoader) -> None:
+        self.loader, self.dataset = loader, loader.dataset
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        batches = iter(self.loader)
+        with ThreadPoolExecutor(1) as pool:
+            ahead = pool.submit(next, batches, None)
+            while (batch := ahead.result()) is not None:
+                ahead = pool.submit(next, batches, None)
+                yield batch
 
 
 def _teaches_injection(config: TrainConfig) -> bool:
@@ -599,6 +720,10 @@ def train(config: TrainConfig) -> Path:
         loaders, scaling, positive = _loaders(prepared, config)
         module = _module(prepared, config, scaling, positive, len(loaders[0]))
         teach_encoder(module.net, prepared, config)
+        if module.learns_from_looks and not prepared.stills:
+            looks = take_looks(module.net, prepared, config, progress=config.progress)
+            for loader in loaders:
+                loader.dataset.looks = looks
         trainer, best = _trainer(config, out, len(loaders[0]))
         trainer.fit(module, *loaders, ckpt_path=_resume_point(config, out))
         if trainer.is_global_zero:
@@ -642,7 +767,8 @@ def _finished(final: Path, config: TrainConfig) -> bool:
 
 def _made_as(held: dict, config: TrainConfig) -> bool:
     """Whether a training that left this fingerprint is the one that is asked for."""
-    return bool(held) and all(held.get(k) == v for k, v in _fingerprint(config).items())
+    usual = {f.name: f.default for f in fields(TrainConfig)}  # what was set before there was a setting for it
+    return bool(held) and all(held.get(k, usual.get(k)) == v for k, v in _fingerprint(config).items())
 
 
 def _loaders(prepared, config: TrainConfig) -> tuple[list[DataLoader], ds.Scaling, float]:
@@ -688,6 +814,8 @@ def _module(prepared, config: TrainConfig, scaling: ds.Scaling, positive: float,
             imu_columns=prepared.imu_columns,
             imagenet=config.imagenet,
             architecture=config.architecture,
+            veto=config.veto and config.depth_weight > 0,
+            foveated=inputs.FOVEATED,
             verdict=config.depth_weight > 0,  # a picture can be asked for relief where relief was taught
         )
         net = build(shape)
@@ -736,13 +864,12 @@ def _loggers(out: Path) -> list:
 
 def _resume_point(config: TrainConfig, out: Path) -> str | None:
     last, mark = out / "last.ckpt", out / "training.json"
-    wanted = json.dumps(_fingerprint(config), sort_keys=True)
-    same = mark.is_file() and mark.read_text(encoding="utf-8") == wanted
+    same = mark.is_file() and _made_as(json.loads(mark.read_text(encoding="utf-8")), config)
     if config.resume and same and last.is_file():
         return str(last)
     for old in (last, out / "best.ckpt"):
         old.unlink(missing_ok=True)
-    mark.write_text(wanted, encoding="utf-8")
+    mark.write_text(json.dumps(_fingerprint(config), sort_keys=True), encoding="utf-8")
     return None
 
 
@@ -796,6 +923,7 @@ def predict_rows(
     *,
     modalities: Sequence[str] = inputs.MODALITIES,
     frames: int | None = None,
+    looks: ds.Looks | None = None,
     batch_size: int = 8,
     progress: bool = False,
 ) -> dict[str, np.ndarray]:
@@ -805,23 +933,27 @@ def predict_rows(
         net: in evaluation mode. prepared: arrays. rows: which. modalities: what it may use.
         frames: how many of the pictures are looked at, evenly over the clip, as in training; None for all.
             Of a still these are `inputs.still_views`, the first the picture as it is.
+        looks: of this network at these arrays, to spare it the pictures.
 
     Returns:
-        logit (n,), species (n, S), consistency (n,), depth (n, 25, 14, 14).
+        logit (n,), species (n, S), consistency (n,), depth (n, 25, 14, 14; not from looks).
     """
     from tqdm.auto import tqdm
 
     scaling = ds.Scaling(*_scaling_arrays(net, prepared))
     shown = min(frames or inputs.FRAMES, inputs.FRAMES)
-    data = ds.LivenessDataset(prepared, rows, scaling, frames=shown, modalities=modalities)
+    data = ds.LivenessDataset(prepared, rows, scaling, frames=shown, modalities=modalities, looks=looks)
     out: dict[str, list] = {}
     count = -(-len(data) // batch_size)
     for batch in tqdm(ds.batches(data, batch_size), total=count, desc="score", disable=not progress):
         tensors = [torch.from_numpy(batch[k]) for k in ("features", "imu", "presence")]
-        pictures, seen = torch.from_numpy(batch["frames"]), torch.from_numpy(batch["hold"])
-        hold = flat_hold(seen, pictures) if shown < inputs.FRAMES else None
-        result = net(pictures.float() / 255.0, *tensors, hold)
-        result["depth"] = torch.take_along_dim(result["depth"], seen[:, :, None, None], dim=1)
+        if looks is None:
+            pictures, seen = torch.from_numpy(batch["frames"]), torch.from_numpy(batch["hold"])
+            hold = flat_hold(seen, pictures) if shown < inputs.FRAMES else None
+            result = net(pictures.float() / 255.0, *tensors, hold)
+            result["depth"] = torch.take_along_dim(result["depth"], seen[:, :, None, None], dim=1)
+        else:
+            result = net.judge_looks(*(torch.from_numpy(batch[k]) for k in ("embedding", "relief")), *tensors)
         for name, value in result.items():
             out.setdefault(name, []).append(value.numpy())
     return {name: np.concatenate(values) for name, values in out.items()}
@@ -842,6 +974,7 @@ def score(
     rows: np.ndarray | None = None,
     modalities: Sequence[str] | None = None,
     frames: int | None = None,
+    looks: ds.Looks | None = None,
     progress: bool = False,
 ):
     """Score the clips of one or more splits.
@@ -851,7 +984,7 @@ def score(
         prepared: folder of prepared clips, or the opened arrays.
         split: which clips; `rows` wins.
         modalities: what the network may use; None takes those it was trained with.
-        frames: see `predict_rows`.
+        frames, looks: see `predict_rows`.
 
     Returns:
         DataFrame: clip_id, score (P(bona fide); NaN where the quality gates refuse), raw_score
@@ -861,7 +994,8 @@ def score(
     prepared = prepared if isinstance(prepared, ds.Prepared) else ds.open_prepared(prepared)
     rows = prepared.rows(split) if rows is None else np.asarray(rows)
     trained = extra.get("training", {}).get("modalities", inputs.MODALITIES)
-    out = predict_rows(net, prepared, rows, modalities=modalities or trained, frames=frames, progress=progress)
+    options = {"frames": frames, "looks": looks, "progress": progress}
+    out = predict_rows(net, prepared, rows, modalities=modalities or trained, **options)
     return score_table(prepared, rows, out)
 
 
@@ -928,7 +1062,7 @@ def variant_config(config: TrainConfig, name: str) -> TrainConfig:
 
 # ------------------------------------------------------------------------------------------- study
 REPEATED = ("video", "all", "seed_style")
-STUDY_FRAMES = 8  # pictures of the 25 that a row is scored by
+STUDY_FRAMES = 8  # pictures of the 25 that a row without looks is scored by: as many as it learned from
 NOTHING = "nothing"  # is left out in the row that the leave-one-out rows are held against
 
 
@@ -975,9 +1109,10 @@ def run_study(
 
     Interrupted, it goes on with the row it was in, at the last whole epoch. A row that was made
     with other settings or other clips is made anew, and what the release already is, is not trained
-    again. To make so many trainings affordable, clips are scored by 8 of their 25 pictures, and rows
-    that may see the same pictures share an encoder, with the release where it is there: seeds repeat
-    all that comes after the encoder's lesson. A row that must not know what a species looks like needs
+    again. To make so many trainings affordable, clips are scored by 8 of their 25 pictures (by all, where
+    there are looks), and rows that may see the same pictures share an encoder and its looks, with the
+    release where it is there: seeds repeat all that comes after the encoder's lesson. A row that must not
+    know what a species looks like needs
     an encoder of its own; its lesson is short (`config.LEFT_OUT`), and such rows compare with one
     another and with the one that leaves out NOTHING.
 
@@ -996,7 +1131,7 @@ def run_study(
     out, rows = Path(out_dir), study_rows(profile)
     encoders = Path(settings.encoders or out / "encoders")
     release = Path(settings.out) / "checkpoint.pt"
-    _lend_encoder(release.with_name("encoder.pt"), encoders)
+    _lend_encoder(release.parent, encoders)
     settings = replace(settings, epochs=profile.study_epochs, out=str(out / "trainings"), progress=False)
     settings = replace(settings, encoders=str(encoders))
     plans = [(row, _row_config(row, settings), out / f"{row.name}.json") for row in rows]
@@ -1017,14 +1152,15 @@ def _row_config(row: StudyRow, settings: TrainConfig) -> TrainConfig:
     return replace(config, **LEFT_OUT) if _hidden(config) or row.left_out == NOTHING else config
 
 
-def _lend_encoder(kept: Path, encoders: Path) -> None:
-    """Put an encoder where trainings that need the same find it."""
-    if not kept.is_file():
+def _lend_encoder(folder: Path, encoders: Path) -> None:
+    """Put an encoder and its looks where trainings that need the same find them."""
+    if not (folder / "encoder.pt").is_file():
         return
-    home = encoders / _digest(torch.load(kept, weights_only=True)["training"])
-    if not (home / kept.name).is_file():
-        home.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(kept, home / kept.name)
+    home = encoders / _digest(torch.load(folder / "encoder.pt", weights_only=True)["training"])
+    home.mkdir(parents=True, exist_ok=True)
+    for kept in (folder / "encoder.pt", folder / "looks.npz"):
+        if kept.is_file() and not (home / kept.name).is_file():
+            shutil.copyfile(kept, home / kept.name)
 
 
 def _row_is_done(path: Path, config: TrainConfig) -> bool:
@@ -1045,7 +1181,11 @@ def _study_row(row: StudyRow, config: TrainConfig, path: Path, release: Path, th
     same = _finished(release, config)
     checkpoint = release if same else train(config)
     prepared = ds.open_prepared(config.prepared)
-    tables = {split: score(checkpoint, prepared, split=split, frames=STUDY_FRAMES) for split in ("dev", "test")}
+    from_looks = config.views > 0 and config.encoder_rate == 0 and config.architecture == "fusion"
+    kept = _encoder_home(config) / "looks.npz"
+    looks = _read_looks(kept, _looks_mark(prepared, config)) if from_looks else None
+    options = {"frames": STUDY_FRAMES} if looks is None else {"looks": looks}
+    tables = {split: score(checkpoint, prepared, split=split, **options) for split in ("dev", "test")}
     held = load_checkpoint(checkpoint)[1]
     result = {
         **vars(row),

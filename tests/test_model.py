@@ -155,6 +155,31 @@ def test_attention_is_a_map_of_weights(net):
     assert 0 < weights.min() and weights.max() < 1
 
 
+@pytest.mark.parametrize(
+    ("side", "stride", "layout"),
+    [(4, 1, torch.channels_last), (4, 2, torch.contiguous_format), (3, 1, torch.contiguous_format)],
+)
+def test_a_small_map_is_convolved_alike_in_training_and_out_of_it(side, stride, layout, monkeypatch):
+    plain, asked = torch.nn.Conv2d.forward, []
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", lambda self, x: asked.append(self.training) or plain(self, x))
+    torch.manual_seed(3)
+    conv = m.SmallDepthwise(6, 6, 5, stride, 2, groups=6, bias=False)
+    x, found = torch.randn(3, 6, side, side).to(memory_format=layout).requires_grad_(True), []
+    with torch.inference_mode():
+        conv(x.detach())  # what is kept from a look must do for a lesson
+    for learning in (True, False):
+        conv.train(learning).zero_grad()
+        x.grad = None
+        y = conv(x)
+        (y * torch.linspace(0, 1, y.numel()).view_as(y)).sum().backward()
+        found.append((y.detach(), x.grad.clone(), conv.weight.grad.clone()))
+    assert asked == [False]
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    layers = [k for k in m.build(m.ModelConfig(n_features=G)).modules() if isinstance(k, m.SmallDepthwise)]
+    assert len(layers) == 8 and all(k.kernel_size == (5, 5) for k in layers)
+
+
 @torch.inference_mode()
 def test_watch_follows_the_statistics_of_a_clip():
     watch = m.Watch((3, 4, 5), (2, 3, 1))
@@ -442,7 +467,7 @@ def test_trainings_that_need_the_same_encoder_share_it_and_a_left_out_species_ha
 
 def test_a_study_borrows_the_encoder_of_the_release(prepared, tmp_path):
     config = training.TrainConfig(
-        str(prepared), str(tmp_path), encoder_epochs=1, epochs=1, batch_size=8, frames=2, progress=False
+        str(prepared), str(tmp_path), encoder_epochs=1, epochs=1, batch_size=8, frames=2, views=2, progress=False
     )
     training.train(config)
     small = replace(profile("study"), variants=("all", "video_imu"), seeds=(0, 1), left_out=(), study_epochs=1)
@@ -454,7 +479,7 @@ def test_a_study_borrows_the_encoder_of_the_release(prepared, tmp_path):
     )
     assert (tmp_path / "last.ckpt").is_file()
     kept = list((tmp_path / "study" / "encoders").rglob("*"))
-    assert [p.name for p in kept if p.is_file()] == ["encoder.pt"]  # no log: no lesson was given
+    assert sorted(p.name for p in kept if p.is_file()) == ["encoder.pt", "looks.npz"]  # no log: no lesson was given
     assert len(training.read_study(tmp_path / "study")) == 3
 
 
@@ -464,23 +489,76 @@ def test_a_picture_is_asked_for_relief_and_for_skin_and_for_nothing_else():
     flat, face = torch.zeros(1, 14, 14), torch.zeros(1, 14, 14)
     face[0, 4:10, 4:10] = 0.4
     looks = {name: kinds + 4.0 * torch.eye(len(ds.SPECIES))[k] for k, name in enumerate(ds.SPECIES)}
+    flat, face = (m.PictureVerdict.relief(x).unsqueeze(1) for x in (flat, face))
     with torch.inference_mode():
-        said = {name: float(ask(look, face)) for name, look in looks.items()}
-        assert float(ask(kinds, flat)) < 0 < said["bona_fide"]
-        assert said["rigid_mask"] < -1 and said["soft_mask"] < -1
-        assert said["still_replay"] == said["flat_print"] == pytest.approx(float(ask(kinds, face)))
-        assert float(ask(looks["bona_fide"], flat)) < 0  # looks do not stand in for relief
+        said = {name: ask(look, face)[0] for name, look in looks.items()}
+        alive = {name: float(v[0]) for name, v in said.items()}
+        assert float(ask(kinds, flat)[0, 0]) < 0 < alive["bona_fide"]
+        assert alive["rigid_mask"] < -1 and alive["soft_mask"] < -1
+        assert alive["still_replay"] == alive["flat_print"] == pytest.approx(float(ask(kinds, face)[0, 0]))
+        assert float(ask(looks["bona_fide"], flat)[0, 0]) < 0  # looks do not stand in for relief
+        assert said["soft_mask"][2] < said["soft_mask"][1] == said["still_replay"][1] < said["bona_fide"][1]
 
 
-def test_without_an_imu_the_pictures_have_a_veto():
-    fused, pictures = torch.tensor([[3.0]]), torch.tensor([[-2.0]])
+def test_without_an_imu_the_pictures_have_a_veto(net):
+    def decide(presence, alive=-2.0, masks=(-8.0, -8.0)):
+        told = torch.tensor([[3.0]]), torch.tensor([[alive, *masks]]), torch.tensor([presence], dtype=torch.float32)
+        with torch.inference_mode():
+            return float(net._decide(*told))
 
-    def decide(*presence):
-        return float(m.LivenessNet._decide(fused, pictures, torch.tensor([presence], dtype=torch.float32)))
+    for presence in ((1, 1, 1), (0, 1, 0), (1, 0, 1)):
+        assert decide(presence) == 3.0
+    assert decide((1, 0, 0)) == -2.0
+    assert -2.1 < decide((1, 1, 0)) < -2.0
 
-    assert decide(1, 1, 1) == decide(0, 1, 0) == decide(1, 0, 1) == 3.0
-    assert decide(1, 0, 0) == -2.0
-    assert -2.1 < decide(1, 1, 0) < -2.0
+
+def test_a_mask_is_a_veto_whatever_the_rest_says_but_not_where_there_is_no_picture():
+    net = m.build(m.ModelConfig(n_features=G, veto=True)).eval()
+
+    def decide(presence, masks):
+        told = torch.tensor([[9.0]]), torch.tensor([[8.0, *masks]]), torch.tensor([presence], dtype=torch.float32)
+        with torch.inference_mode():
+            return float(net._decide(*told))
+
+    for masks in ((-6.0, 8.0), (8.0, -6.0)):
+        assert decide((1, 1, 1), masks) < -3.9 and decide((1, 1, 0), masks) < -3.9
+        assert decide((0, 1, 1), masks) == 9.0
+
+
+def test_clips_looked_at_before_are_judged_as_from_their_pixels(prepared, tmp_path):
+    config = training.TrainConfig(
+        str(prepared), str(tmp_path), encoder_epochs=1, epochs=1, batch_size=8, views=2, progress=False
+    )
+    net, _ = m.load_checkpoint(training.train(config))
+    data, rows = ds.open_prepared(prepared), np.arange(6)
+    looks = training.take_looks(net, data, config)
+    stamp = (tmp_path / "looks.npz").stat().st_mtime_ns
+    seen, kept = (training.predict_rows(net, data, rows, looks=k)["logit"] for k in (None, looks))
+    np.testing.assert_allclose(seen, kept, atol=5e-3)  # kept in half precision
+    dealt = ds.LivenessDataset(data, looks.rows[:4], ds.scaling_of(data, looks.rows), augment=True, looks=looks)
+    again = training.take_looks(net, data, replace(config, epochs=7, learning_rate=1e-4))
+    assert (tmp_path / "looks.npz").stat().st_mtime_ns == stamp and len(again.rows) == len(looks.rows)
+    assert len(training.take_looks(net, data, replace(config, views=3)).mirrored) == 3
+    assert {"embedding", "relief", "decoy_imu"} < set(dealt[0]) and "frames" not in dealt[0]
+
+
+def test_a_view_is_mirrored_with_its_features(tmp_path):
+    data = ds.open_prepared(make_prepared(tmp_path, n=12, names=FRAME_FEATURES))
+    scaling, rows = ds.scaling_of(data, np.arange(12)), np.arange(2)
+    blank = np.zeros((len(data), 25, 4), np.float16)
+    views = {"view_embedding": np.zeros((2, 1, 25, 4), np.float16), "view_relief": np.zeros((2, 1, 25), np.float32)}
+
+    def deal(mirrored):
+        looks = ds.Looks(blank, blank[..., 0], rows, **views, mirrored=np.array([mirrored]))
+        return ds.LivenessDataset(data, rows, scaling, augment=True, looks=looks)[0]
+
+    plain, turned = deal(False), deal(True)
+    mirror = ds.mirror_of(data.feature_names)
+    np.testing.assert_allclose(turned["features"], mirror.features(plain["features"]))
+    np.testing.assert_allclose(turned["imu"], plain["imu"] * mirror.imu_sign)
+    crops = [ds.changed_view(data, 0, 3, way, seed=5) for way in (False, True)]
+    np.testing.assert_array_equal(crops[0][:, :, ::-1], crops[1])
+    assert (ds.changed_view(data, 0, 4, False, seed=5) != crops[0]).any()
 
 
 def test_a_network_that_was_taught_no_relief_is_not_asked_for_it(prepared, tmp_path):
