@@ -1,10 +1,11 @@
-"""How many clips a second the fusion learns from: its looks at pictures, against the pictures themselves.
+"""What the two halves of a training cost: looks against pictures in the fusion, small maps in the encoder's lesson.
 
     python benchmarks/training.py [--clips N] [--epochs N]
 
-Both ways in one run, on random arrays of the shapes that a prepared data set has, with the encoder
-at rest and the losses, IMU swaps and changes of `training.train`. Looks are taken once a training (or
-once a study, whose rows share them); that time stands on a line of its own and is not in the ratio.
+All ways in one run, on random arrays of the shapes that a prepared data set has. The fusion learns with
+the encoder at rest and the losses, IMU swaps and changes of `training.train`. Looks are taken once a
+training (or once a study, whose rows share them); that time stands on a line of its own and is not in
+the ratio. A step of the lesson is timed with `model.SmallDepthwise` and with plain convolutions by turns.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
-from liveness_utils import dataset, inputs, training
+from liveness_utils import dataset, inputs, model, training
 from liveness_utils.cues import FEATURE_MODALITY, FRAME_FEATURES
 
 
@@ -64,6 +65,22 @@ def seconds_an_epoch(module: training.LivenessModule, data: dataset.LivenessData
     return float(np.median(spent))
 
 
+def lesson_seconds(net: torch.nn.Module, repeats: int) -> dict[str, float]:
+    """Median CPU seconds of a step on 64 pictures, by kind of convolution."""
+    frame, spent = net.frame.train().to(memory_format=torch.channels_last), {"plain": [], "small": []}
+    frame.requires_grad_(True)
+    pictures = torch.rand(training.ENCODER_BATCH, inputs.CROP, inputs.CROP, 3)
+    for k in range(2 * repeats + 2):
+        name = ("plain", "small")[k % 2]
+        model.SmallDepthwise.LARGEST = {"plain": 0, "small": 16}[name]
+        begin = time.process_time()
+        embedding, depth, _ = frame(pictures)
+        (embedding.square().mean() + depth.square().mean()).backward()
+        if k > 1:  # the first of each warms up
+            spent[name].append(time.process_time() - begin)
+    return {name: float(np.median(times)) for name, times in spent.items()}
+
+
 def main() -> None:
     """Measure and print clips a second and the ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -93,6 +110,9 @@ def main() -> None:
     slow, fast = spent.values()
     print(f"looks against pictures: {slow / fast:.2f} x")
     print(f"taking the looks, once: {looking:.1f} s, as long as {looking / slow:.1f} epochs from pictures")
+    step = lesson_seconds(module.net, options.epochs)
+    print(f"a step of the lesson: {step['plain']:.2f} s plain, {step['small']:.2f} s with small maps as matrices")
+    print(f"plain against small: {step['plain'] / step['small']:.2f} x")
 
 
 if __name__ == "__main__":
