@@ -783,8 +783,8 @@ def foveated_crop(frame: np.ndarray, box: np.ndarray | None, size: int = 112, ma
     """`face_crop` with the middle enlarged and the rim squeezed, see `foveal`.
 
     A mask is told by its finest traits, a print or a screen by what is around the face; a plain crop of
-    112 pixels has room for one of them. Every pixel is the mean over the area that it stands for, so that
-    nothing aliases at the rim.
+    112 pixels has room for one of them. Every pixel is the mean of nine samples of the area that it
+    stands for, so that little aliases at the rim.
 
     Args:
         frame, box, size, margin: as for `face_crop`.

@@ -14,13 +14,13 @@ import pandas as pd
 import pytest
 import torch
 
+from liveness_utils import bundle, motion, training
 from liveness_utils import dataset as ds
 from liveness_utils import model as m
-from liveness_utils import motion, training
-from liveness_utils.config import profile
+from liveness_utils.config import profile, released_bundle
 from liveness_utils.cues import FRAME_FEATURES
 from liveness_utils.devices import DEVICES
-from liveness_utils.errors import DatasetError, ModelError
+from liveness_utils.errors import BundleError, DatasetError, ModelError
 
 G = 6
 
@@ -236,6 +236,23 @@ def test_checkpoint_round_trip_and_refusal(net, tmp_path):
     for name in ("b.pt", "missing.pt"):
         with pytest.raises(ModelError, match=name):
             m.load_checkpoint(tmp_path / name)
+
+
+def test_networks_and_bundles_of_other_crops_are_refused(net, tmp_path, monkeypatch):
+    m.save_checkpoint(tmp_path / "a.pt", net)
+    m.load_checkpoint(tmp_path / "a.pt"), bundle.load(released_bundle())
+    monkeypatch.setattr(m, "FOVEATED", True), monkeypatch.setattr(bundle, "FOVEATED", True)
+    with pytest.raises(ModelError, match="crops of another kind"):
+        m.load_checkpoint(tmp_path / "a.pt")
+    with pytest.raises(BundleError, match="crops of another kind"):
+        bundle.load(released_bundle())
+
+
+def test_what_was_trained_before_there_was_a_setting_had_its_default(prepared, tmp_path):
+    config = training.TrainConfig(str(prepared), str(tmp_path))
+    held = {k: v for k, v in training._fingerprint(config).items() if k not in ("views", "veto")}
+    assert training._made_as(held, config)
+    assert not training._made_as(held, replace(config, views=2)) and not training._made_as({}, config)
 
 
 def test_depth_loss_ignores_what_is_unknown():
