@@ -258,7 +258,7 @@ def _yuv_frame(image: np.ndarray, seconds: float, to_yuv: VideoReformatter) -> a
     if height % 2 or width % 2:
         image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24")
-    frame = to_yuv.reformat(frame, format="yuv420p", dst_colorspace="ITU601", dst_color_range="MPEG")
+    frame = to_yuv.reformat(frame, format="yuv420p", dst_colorspace="ITU601", dst_color_range="MPEG", threads=1)
     frame.pts, frame.time_base = round(seconds * _TICKS), Fraction(1, _TICKS)
     return frame
 
@@ -386,10 +386,12 @@ def upright_rgb(frame: Any, crop: tuple[int, int] | None, max_side: int | None) 
     """
     width, height = frame.width, frame.height
     scale = min(1.0, max_side / max(width, height)) if max_side else 1.0
+    smaller = {}
     if scale < 1.0:
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        frame = frame.reformat(*size, format="rgb24", interpolation="AREA")
-    image = frame.to_ndarray(format="rgb24")
+        smaller = {"width": max(1, round(width * scale)), "height": max(1, round(height * scale))}
+        smaller["interpolation"] = "AREA"
+    # One thread: waking several takes longer than a small frame's conversion.
+    image = frame.reformat(format="rgb24", threads=1, **smaller).to_ndarray()
     if crop and scale == 1.0 and 0 <= width - crop[0] <= 1 and 0 <= height - crop[1] <= 1:
         image = image[: crop[1], : crop[0]]
     return _apply_display_matrix(image, _display_matrix(frame))
