@@ -35,7 +35,7 @@ DEPTH = 14
 FLAT_SPECIES = (*PRINTS, *REPLAYS)
 ARRAYS = ("crops", "features", "imu", "presence", "depth", "quality_rows", "decoy_features", "decoy_imu", "decoy_valid")
 _DEPTH_RANGE = (-2.5, 1.5)
-_CROPS = b"foveated" if inputs.FOVEATED else b""  # tells arrays of the two kinds apart
+_CROPS = b"by turns" if inputs.FOVEATED else b""  # tells arrays with foveated crops from those without
 
 
 # ----------------------------------------------------------------------------------- depth's target
@@ -57,20 +57,21 @@ def depth_target(clip, track, index: np.ndarray) -> np.ndarray:
     eyes = _eye_distance_metres(clip, track)
     found = np.flatnonzero(track.found)
     maps = []
-    for k in index:
+    for number, k in enumerate(index):
         box = track.box[found[np.argmin(np.abs(found - k))]]
-        maps.append(_crop_relief(clip, k, box, eyes, flat))
+        maps.append(_crop_relief(clip, k, box, eyes, flat, inputs.is_foveated(number)))
     return np.stack(maps).astype(np.float16)
 
 
-def depth_of_picture(clip) -> np.ndarray:
+def depth_of_picture(clip, foveated: bool = False) -> np.ndarray:
     """`depth_target` of a clip of one frame with its true landmarks in place of measured ones, (14, 14) float16."""
     from liveness_utils.landmarks import face_box, interocular_distance
 
     marks = clip.truth.landmarks
     eyes = float(interocular_distance(marks)[0] * _face_depth(clip.truth, 0) / clip.intrinsics.fx)
     flat = clip.meta.get("pai_species") in FLAT_SPECIES
-    return _crop_relief(clip, 0, face_box(marks)[0], float(np.clip(eyes, 0.03, 0.2)), flat).astype(np.float16)
+    eyes = float(np.clip(eyes, 0.03, 0.2))
+    return _crop_relief(clip, 0, face_box(marks)[0], eyes, flat, foveated).astype(np.float16)
 
 
 def _eye_distance_metres(clip, track) -> float:
@@ -89,13 +90,13 @@ def _face_depth(truth, k: int) -> float:
     return float(np.median(inside)) if len(inside) else np.nan
 
 
-def _crop_relief(clip, k: int, box: np.ndarray, eyes: float, flat: bool) -> np.ndarray:
+def _crop_relief(clip, k: int, box: np.ndarray, eyes: float, flat: bool, foveated: bool) -> np.ndarray:
     from liveness_utils.landmarks import crop_square, foveal
 
     height, width = clip.frames.shape[1:3]
     cx, cy, side = crop_square(box, inputs.MARGIN)
     ticks = 2.0 * (np.arange(DEPTH) + 0.5) / DEPTH - 1.0
-    ticks = 0.5 * (foveal(ticks) if inputs.FOVEATED else ticks)
+    ticks = 0.5 * (foveal(ticks) if foveated else ticks)
     rows, columns = clip.truth.depth.shape[1:]
     r = np.floor((cy + 0.5 + side * ticks) * rows / height).astype(int)
     c = np.floor((cx + 0.5 + side * ticks) * columns / width).astype(int)
@@ -949,8 +950,7 @@ class PictureDataset:
         if k < len(self.rows):
             held, row, at = self.prepared, int(self.rows[k]), int(rng.integers(self.prepared.pictures))
             return held.crops[row][at : at + 1], np.array(held.depth[row][at : at + 1], np.float32)
-        j = int(self.single[k - len(self.rows)])
-        return self.singles.crops[j : j + 1], np.array(self.singles.depth[j : j + 1], np.float32)
+        return self.singles.deal(int(self.single[k - len(self.rows)]), rng)
 
 
 def batches(dataset: LivenessDataset, size: int) -> Callable:

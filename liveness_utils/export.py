@@ -651,6 +651,7 @@ def _preprocessing() -> dict[str, Any]:
         "rate_hz": inputs.RATE,
         "crop_px": inputs.CROP,
         "crop_margin": inputs.MARGIN,
+        # of the second picture, the fourth and so on
         "crop_fovea": [FOVEA, FOVEA_POWER] if inputs.FOVEATED else None,
         "colour": "RGB",
         "range": [0.0, 1.0],

@@ -18,7 +18,9 @@ FRAMES = 25
 RATE = 10.0
 CROP = 112
 MARGIN = 1.7
-FOVEATED = False  # whether crops enlarge the face at the cost of its surroundings; the released bundle's do not
+# Whether every second picture of a clip enlarges the face at the cost of its surroundings (`landmarks.foveated_crop`);
+# of the released bundle none does.
+FOVEATED = False
 WINDOW = 32
 MODALITIES = ("video", "landmarks", "imu")
 QUALITY_COLUMNS = ("faces", "iod_px", "luma", "sharpness", "change")
@@ -296,19 +298,30 @@ def still_track(clip, landmarker):
 
 
 def face_crops(clip, track, index: np.ndarray) -> np.ndarray:
-    """Face crops (n, 112, 112, 3) uint8; a frame without a face uses the last face's box."""
-    found = np.flatnonzero(track.found)
+    """Face crops (n, 112, 112, 3) uint8; a frame without a face uses the last face's box.
+
+    The n frames are those of a clip in their order; a still repeats one, and is never foveated.
+    """
+    found, still = np.flatnonzero(track.found), len(clip.t) == 1
     crops = []
-    for k in index:
+    for number, k in enumerate(index):
         before = found[found <= k]
         box = track.box[before[-1]] if len(before) else None
-        crops.append(crop_of(clip.frames[k], box))
+        crops.append(crop_of(clip.frames[k], box, 0 if still else number))
     return np.stack(crops)
 
 
-def crop_of(frame: np.ndarray, box: np.ndarray | None) -> np.ndarray:
-    """The network's picture (112, 112, 3) uint8 of a frame (H, W, 3) with a face box (4,) or None."""
-    return (foveated_crop if FOVEATED else face_crop)(frame, box, CROP, MARGIN)
+def is_foveated(number: int) -> bool:
+    """Whether the picture of this number in its clip, from 0, is a foveated one."""
+    return FOVEATED and number % 2 == 1
+
+
+def crop_of(frame: np.ndarray, box: np.ndarray | None, number: int = 0) -> np.ndarray:
+    """The network's picture (112, 112, 3) uint8 of a frame (H, W, 3) with a face box (4,) or None.
+
+    `number` of the picture in its clip says which kind of crop it gets.
+    """
+    return (foveated_crop if is_foveated(number) else face_crop)(frame, box, CROP, MARGIN)
 
 
 def quality_rows(clip, track, index: np.ndarray, crops: np.ndarray) -> np.ndarray:

@@ -813,16 +813,6 @@ def _foveal_maps(side: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     return cv2.convertMaps(*np.meshgrid(at, at), cv2.CV_16SC2)
 
 
-def flattened(crop: np.ndarray) -> np.ndarray:
-    """A foveated crop (S, S, 3) as a plain one of the same size, for people to look at: softer, nothing is added."""
-    size = len(crop)
-    u = np.linspace(-1.0, 1.0, 4097)
-    ticks = (np.arange(size) + 0.5) / (0.5 * size) - 1.0
-    at = ((np.interp(ticks, foveal(u), u) + 1.0) * 0.5 * size - 0.5).astype(np.float32)
-    x, y = np.meshgrid(at, at)
-    return cv2.remap(crop, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-
-
 def _mirrored_patch(frame: np.ndarray, x0: int, y0: int, side: int) -> np.ndarray:
     height, width = frame.shape[:2]
     if x0 >= 0 and y0 >= 0 and x0 + side <= width and y0 + side <= height:

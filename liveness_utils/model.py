@@ -223,7 +223,7 @@ class PictureVerdict(nn.Module):
     cameras for screens, while relief, which it had to learn from shape, holds on real pictures too.
     """
 
-    INSIDE = slice(2, 12) if FOVEATED else slice(3, 11)  # of the 14 cells a side: the face without its rim
+    INSIDE = slice(3, 11)  # of the 14 cells a side: the face without its rim
 
     def __init__(self, species: int) -> None:
         super().__init__()

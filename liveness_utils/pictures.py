@@ -37,6 +37,7 @@ PEOPLE, ROOMS = 4, 4  # of a group of 64 pictures
 GROUP = sum(MIX.values())
 _FIRST = 100_000  # people, scenes and pictures are numbered from here: clips have lower numbers
 _ARRAYS = ("crops", "depth", "species")
+_FOVEATED = ("foveated_crops", "foveated_depth")  # there where `inputs.FOVEATED` says so
 _GROUPS_A_TASK = 6
 CAMERAS = ("varied", "clips")  # cameras of all kinds, or those of the training clips as they are
 
@@ -46,22 +47,31 @@ class Pictures:
     """Arrays of single pictures: crops (n, 112, 112, 3) uint8, depth (n, 14, 14) float16, species (n,) int64.
 
     `mark` names the very pictures: version, generator, count, seed, and cameras, photos and crops where they are not
-    the usual.
+    the usual. Where clips have foveated crops, each picture has one too: foveated_crops and foveated_depth, else None.
     """
 
     crops: np.ndarray
     depth: np.ndarray
     species: np.ndarray
     mark: dict
+    foveated_crops: np.ndarray | None = None
+    foveated_depth: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.species)
 
+    def deal(self, k: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Crop (1, 112, 112, 3) and depth (1, 14, 14) float32 of picture k, of either kind by chance, if it has both."""
+        foveated = self.foveated_crops is not None and rng.random() < 0.5
+        crops, depth = (self.foveated_crops, self.foveated_depth) if foveated else (self.crops, self.depth)
+        return crops[k : k + 1], np.array(depth[k : k + 1], np.float32)
+
     def first(self, count: int) -> Pictures:
         """The first `count` pictures or a few less: whole groups, hence those of a folder that was made with so many."""
         size = min(len(self), max(1, count // GROUP) * GROUP)
-        arrays = (getattr(self, name)[:size] for name in _ARRAYS)
-        return Pictures(*arrays, self.mark | {"count": size})
+        held = {name: getattr(self, name) for name in (*_ARRAYS, *_FOVEATED)}
+        first = {name: None if values is None else values[:size] for name, values in held.items()}
+        return Pictures(**first, mark=self.mark | {"count": size})
 
 
 def plan(count: int, seed: int = 0, photos: str = "") -> list[list[ClipSpec]]:
@@ -121,7 +131,7 @@ def varied(device: DeviceProfile, rng: np.random.Generator) -> DeviceProfile:
     return replace(device, sensor=sensor, crf=int(rng.integers(16, 36)))
 
 
-def picture(spec: ClipSpec, cameras: str = "varied") -> tuple[np.ndarray, np.ndarray]:
+def picture(spec: ClipSpec, cameras: str = "varied") -> tuple[np.ndarray, ...]:
     """Make one picture.
 
     Args:
@@ -129,14 +139,16 @@ def picture(spec: ClipSpec, cameras: str = "varied") -> tuple[np.ndarray, np.nda
 
     Returns:
         Face crop (112, 112, 3) uint8 and depth target (14, 14) float16, see `dataset.depth_target`. The box is that
-        of the true landmarks.
+        of the true landmarks. Where clips have foveated crops, these two of a foveated one, too.
     """
     rng = np.random.default_rng([spec.seed, 37, spec.number])
     camera = varied(DEVICES[spec.device], rng) if cameras == "varied" else DEVICES[spec.device]
     clip = still(spec, camera)
     clip = replace(clip, frames=_through_codec(clip.frames, camera))
     box = face_box(clip.truth.landmarks[0])
-    return inputs.crop_of(clip.frames[0], box), ds.depth_of_picture(clip)
+    kinds = {inputs.is_foveated(number): number for number in range(2)}  # as pictures of a clip come by turns
+    made = [(inputs.crop_of(clip.frames[0], box, k), ds.depth_of_picture(clip, kind)) for kind, k in kinds.items()]
+    return tuple(array for pair in made for array in pair)
 
 
 def _through_codec(frames: np.ndarray, camera: DeviceProfile) -> np.ndarray:
@@ -147,13 +159,14 @@ def _through_codec(frames: np.ndarray, camera: DeviceProfile) -> np.ndarray:
 
 def _make(specs: Sequence[ClipSpec], cameras: str) -> dict[str, np.ndarray]:
     """Arrays of some pictures, in their order."""
-    made = [picture(spec, cameras) for spec in specs]
+    made = zip(*(picture(spec, cameras) for spec in specs), strict=True)
     kinds = [SPECIES.index(spec.species) for spec in specs]
-    return {
-        "crops": np.array([m[0] for m in made]),
-        "depth": np.array([m[1] for m in made]),
-        "species": np.array(kinds),
-    }
+    return {name: np.array(m) for name, m in zip(_stored()[1:], made, strict=True)} | {"species": np.array(kinds)}
+
+
+def _stored() -> tuple[str, ...]:
+    """Names of the arrays that a folder holds, the species first."""
+    return ("species", "crops", "depth", *(_FOVEATED if inputs.FOVEATED else ()))
 
 
 def prepare(
@@ -197,7 +210,7 @@ def prepare(
     tasks = [sum(groups[k : k + _GROUPS_A_TASK], []) for k in range(0, len(groups), _GROUPS_A_TASK)]
     made = Parallel(n_jobs=workers, return_as="generator")(delayed(_make)(task, cameras) for task in tasks)
     parts = list(tqdm(made, total=len(tasks), desc="pictures", unit="task", disable=not progress))
-    for name in _ARRAYS:
+    for name in _stored():
         np.save(out / f"{name}.npy", np.concatenate([part[name] for part in parts]))
     write_json(out / "index.json", wanted)
     return out
@@ -216,7 +229,7 @@ def mark(count: int, seed: int = 0, cameras: str = "varied", photos: str | os.Pa
     if cameras != "varied":
         told["cameras"] = cameras
     if inputs.FOVEATED:
-        told["foveated"] = True
+        told["foveated"] = "too"
     return told | ({"photos": [[p.name, p.stat().st_size] for p in photo_files(photos)]} if photos else {})
 
 
@@ -229,4 +242,5 @@ def open_pictures(folder: str | os.PathLike) -> Pictures | None:
     """Map what `prepare` left; None where there is nothing (complete)."""
     folder = Path(folder)
     told = _mark_of(folder)
-    return Pictures(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS), told) if told else None
+    names = (*_ARRAYS, *(_FOVEATED if told.get("foveated") else ()))
+    return Pictures(**{n: np.load(folder / f"{n}.npy", mmap_mode="r") for n in names}, mark=told) if told else None

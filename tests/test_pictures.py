@@ -9,7 +9,7 @@ import pytest
 from test_faces import _picture
 from test_model import make_prepared
 
-from liveness_utils import config, devices, face_photo, faces, pictures, simulate, training
+from liveness_utils import config, devices, face_photo, faces, inputs, pictures, simulate, training
 from liveness_utils import dataset as ds
 from liveness_utils.errors import ConfigError, DatasetError, FaceError
 from liveness_utils.instruments import INSTRUMENTS_PER_SPECIES, SPECIES
@@ -63,6 +63,23 @@ def test_faces_have_relief_and_flat_instruments_none(made):
     assert np.isfinite(depth).mean(axis=(1, 2)).min() > 0.1
     assert np.nanmax(np.abs(depth[flat])) == 0
     assert np.nanstd(depth[names == "bona_fide"], axis=(1, 2)).min() > 0.05
+
+
+def test_where_clips_are_foveated_by_turns_a_picture_is_dealt_either_way(made, monkeypatch):
+    monkeypatch.setattr(inputs, "FOVEATED", True)
+    assert pictures.mark(COUNT) != made.mark
+    specs = pictures.plan(COUNT)[0][:3]
+    held = pictures._make(specs, "varied")
+    assert np.array_equal(held["crops"], made.crops[:3])
+    both = pictures.Pictures(**held, mark={}).first(3)
+    dealt = [both.deal(1, np.random.default_rng(k)) for k in range(8)]
+    assert {crop.tobytes() for crop, _ in dealt} == {a[1].tobytes() for a in (both.crops, both.foveated_crops)}
+    for crop, depth in dealt:
+        kind = "crops" if np.array_equal(crop[0], both.crops[1]) else "foveated_crops"
+        wanted = getattr(both, kind.replace("crops", "depth"))[1]
+        assert np.array_equal(depth[0], wanted.astype(np.float32), equal_nan=True)
+    faces_of = [np.isfinite(getattr(both, name)).sum() for name in ("depth", "foveated_depth")]
+    assert faces_of[1] > 1.2 * faces_of[0]  # the face is shown larger
 
 
 def test_cameras_vary_and_stay_cameras():
