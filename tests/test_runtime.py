@@ -27,8 +27,9 @@ def test_a_clip_gets_a_score_and_a_sentence(session):
     assert held["timings_ms"]["landmarks"] >= 0 and held["quality"]["frames"] == 25
 
 
-@pytest.mark.parametrize("imu", [True, False])
-def test_session_sees_what_the_prepared_clip_holds(session, imu):
+@pytest.mark.parametrize(("imu", "foveated"), [(True, False), (False, False), (True, True)])
+def test_session_sees_what_the_prepared_clip_holds(session, imu, foveated, monkeypatch):
+    monkeypatch.setattr(inputs, "FOVEATED", foveated)
     clip = make_clip(imu=imu)
     runtime.predict_clip(clip, session.bundle, session=session)
     track = landmarks.track(clip, FakeLandmarker())
