@@ -388,8 +388,8 @@ def upright_rgb(frame: Any, crop: tuple[int, int] | None, max_side: int | None) 
     scale = min(1.0, max_side / max(width, height)) if max_side else 1.0
     smaller = {}
     if scale < 1.0:
-        smaller = {"width": max(1, round(width * scale)), "height": max(1, round(height * scale))}
-        smaller["interpolation"] = "AREA"
+        size = {"width": max(1, round(width * scale)), "height": max(1, round(height * scale))}
+        smaller = size | {"interpolation": "AREA"}
     # One thread: waking several takes longer than a small frame's conversion.
     image = frame.reformat(format="rgb24", threads=1, **smaller).to_ndarray()
     if crop and scale == 1.0 and 0 <= width - crop[0] <= 1 and 0 <= height - crop[1] <= 1:

@@ -57,9 +57,9 @@ def depth_target(clip, track, index: np.ndarray) -> np.ndarray:
     eyes = _eye_distance_metres(clip, track)
     found = np.flatnonzero(track.found)
     maps = []
-    for number, k in enumerate(index):
+    for k, foveated in zip(index, inputs.turns(clip, len(index)), strict=True):
         box = track.box[found[np.argmin(np.abs(found - k))]]
-        maps.append(_crop_relief(clip, k, box, eyes, flat, inputs.is_foveated(number)))
+        maps.append(_crop_relief(clip, k, box, eyes, flat, foveated))
     return np.stack(maps).astype(np.float16)
 
 

@@ -302,13 +302,18 @@ def face_crops(clip, track, index: np.ndarray) -> np.ndarray:
 
     The n frames are those of a clip in their order; a still repeats one, and is never foveated.
     """
-    found, still = np.flatnonzero(track.found), len(clip.t) == 1
+    found = np.flatnonzero(track.found)
     crops = []
-    for number, k in enumerate(index):
+    for k, foveated in zip(index, turns(clip, len(index)), strict=True):
         before = found[found <= k]
         box = track.box[before[-1]] if len(before) else None
-        crops.append(crop_of(clip.frames[k], box, 0 if still else number))
+        crops.append(crop_of(clip.frames[k], box, foveated))
     return np.stack(crops)
+
+
+def turns(clip, count: int) -> list[bool]:
+    """Which of a clip's `count` pictures are foveated: none of a still."""
+    return [is_foveated(number) and len(clip.frames) > 1 for number in range(count)]
 
 
 def is_foveated(number: int) -> bool:
@@ -316,12 +321,9 @@ def is_foveated(number: int) -> bool:
     return FOVEATED and number % 2 == 1
 
 
-def crop_of(frame: np.ndarray, box: np.ndarray | None, number: int = 0) -> np.ndarray:
-    """The network's picture (112, 112, 3) uint8 of a frame (H, W, 3) with a face box (4,) or None.
-
-    `number` of the picture in its clip says which kind of crop it gets.
-    """
-    return (foveated_crop if is_foveated(number) else face_crop)(frame, box, CROP, MARGIN)
+def crop_of(frame: np.ndarray, box: np.ndarray | None, foveated: bool = False) -> np.ndarray:
+    """The network's picture (112, 112, 3) uint8 of a frame (H, W, 3) with a face box (4,) or None."""
+    return (foveated_crop if foveated else face_crop)(frame, box, CROP, MARGIN)
 
 
 def quality_rows(clip, track, index: np.ndarray, crops: np.ndarray) -> np.ndarray:

@@ -146,8 +146,8 @@ def picture(spec: ClipSpec, cameras: str = "varied") -> tuple[np.ndarray, ...]:
     clip = still(spec, camera)
     clip = replace(clip, frames=_through_codec(clip.frames, camera))
     box = face_box(clip.truth.landmarks[0])
-    kinds = {inputs.is_foveated(number): number for number in range(2)}  # as pictures of a clip come by turns
-    made = [(inputs.crop_of(clip.frames[0], box, k), ds.depth_of_picture(clip, kind)) for kind, k in kinds.items()]
+    kinds = (False, True) if inputs.FOVEATED else (False,)
+    made = [(inputs.crop_of(clip.frames[0], box, kind), ds.depth_of_picture(clip, kind)) for kind in kinds]
     return tuple(array for pair in made for array in pair)
 
 
@@ -161,12 +161,8 @@ def _make(specs: Sequence[ClipSpec], cameras: str) -> dict[str, np.ndarray]:
     """Arrays of some pictures, in their order."""
     made = zip(*(picture(spec, cameras) for spec in specs), strict=True)
     kinds = [SPECIES.index(spec.species) for spec in specs]
-    return {name: np.array(m) for name, m in zip(_stored()[1:], made, strict=True)} | {"species": np.array(kinds)}
-
-
-def _stored() -> tuple[str, ...]:
-    """Names of the arrays that a folder holds, the species first."""
-    return ("species", "crops", "depth", *(_FOVEATED if inputs.FOVEATED else ()))
+    names = ("crops", "depth", *(_FOVEATED if inputs.FOVEATED else ()))
+    return {"species": np.array(kinds)} | {name: np.array(m) for name, m in zip(names, made, strict=True)}
 
 
 def prepare(
@@ -210,7 +206,7 @@ def prepare(
     tasks = [sum(groups[k : k + _GROUPS_A_TASK], []) for k in range(0, len(groups), _GROUPS_A_TASK)]
     made = Parallel(n_jobs=workers, return_as="generator")(delayed(_make)(task, cameras) for task in tasks)
     parts = list(tqdm(made, total=len(tasks), desc="pictures", unit="task", disable=not progress))
-    for name in _stored():
+    for name in parts[0]:
         np.save(out / f"{name}.npy", np.concatenate([part[name] for part in parts]))
     write_json(out / "index.json", wanted)
     return out

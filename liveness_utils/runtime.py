@@ -399,7 +399,7 @@ class LivenessSession:
             self._grid += 1
 
     def _accept(self, frame: _Frame) -> None:
-        crop = inputs.crop_of(frame.image, frame.box, self._grid)
+        crop = inputs.crop_of(frame.image, frame.box, inputs.is_foveated(self._grid))
         small, before = inputs.thumbnail(frame.image), self._small_before if self._chosen else None
         quality = inputs.frame_quality(crop, frame.n_faces, frame.points, small, before)
         self._small_before = small

@@ -198,7 +198,7 @@ def test_every_second_picture_and_its_depth_target_are_foveated_where_crops_are(
         monkeypatch.setattr(inputs, "FOVEATED", foveated)
         for number in range(3):
             kind = inputs.is_foveated(number)
-            shown = inputs.crop_of(frame, box, number).mean(2)[4::8, 4::8] > 127
+            shown = inputs.crop_of(frame, box, kind).mean(2)[4::8, 4::8] > 127
             known = np.isfinite(dataset._crop_relief(clip, 0, box, 0.06, False, kind))
             assert kind == (foveated and number == 1) and (shown != known).sum() <= 1  # a corner, half covered
             cells.setdefault(kind, known.sum())
@@ -209,3 +209,4 @@ def test_every_second_picture_and_its_depth_target_are_foveated_where_crops_are(
     still = SimpleNamespace(frames=frame[None], t=np.zeros(1))
     views = inputs.face_crops(still, track, np.zeros(3, int))
     assert (views == turns[0]).all()  # a still is never foveated
+    assert inputs.turns(still, 3) == [False] * 3 and inputs.turns(moving, 3) == [False, True, False]  # nor its depth
