@@ -91,7 +91,7 @@ def main() -> None:
     scaling = dataset.scaling_of(prepared, rows)
     with tempfile.TemporaryDirectory() as folder:
         config = training.TrainConfig("", folder, encoder_epochs=1, views=8, progress=False)
-        module = training._module(prepared, config, scaling, 1.0, 1)
+        module = training.LivenessModule(training._network(prepared, config, scaling), config, 1.0, 1)
         module.setup("fit")
         begin = time.perf_counter()
         asked = [(int(r), v) for r in rows for v in range(-1, config.views)]

@@ -192,6 +192,11 @@ def _add_train(commands: Any) -> None:
         help="single pictures for the encoder's first lesson (default: the run's, where notebook 05 made them)",
     )
     parser.add_argument("--encoder-epochs", type=int, help="passes of that lesson, 0 for none (default: the profile's)")
+    parser.add_argument(
+        "--encoder-start",
+        metavar="FILE",
+        help='encoder that the lesson goes on from, "" for none (default: the profile\'s)',
+    )
     parser.add_argument("--epochs", type=int, help="upper bound (default: the profile's)")
     parser.add_argument("--batch-size", type=int, help="clips a step and process (default: the profile's)")
     parser.add_argument("--learning-rate", type=float, help="default: the profile's, a third of it with --start")
@@ -226,7 +231,7 @@ def _train(args: argparse.Namespace) -> None:
     print(f"{len(files)} trainings in {paths.study}")
 
 
-_TRAINING = ("epochs", "encoder_epochs", "batch_size", "learning_rate")
+_TRAINING = ("epochs", "encoder_epochs", "encoder_start", "batch_size", "learning_rate")
 
 
 def _training_changes(args: argparse.Namespace) -> dict[str, Any]:

@@ -18,9 +18,8 @@ FRAMES = 25
 RATE = 10.0
 CROP = 112
 MARGIN = 1.7
-# Whether every second picture of a clip enlarges the face at the cost of its surroundings (`landmarks.foveated_crop`);
-# of the released bundle none does.
-FOVEATED = False
+# Whether every second picture of a clip enlarges the face at the cost of its surroundings (`landmarks.foveated_crop`).
+FOVEATED = True
 WINDOW = 32
 MODALITIES = ("video", "landmarks", "imu")
 QUALITY_COLUMNS = ("faces", "iod_px", "luma", "sharpness", "change")

@@ -52,7 +52,7 @@ class ModelConfig:
     architecture: str = "fusion"
     verdict: bool = True
     veto: bool = False
-    foveated: bool = False
+    foveated: bool = FOVEATED
 
 
 class ChannelAttention(nn.Module):
@@ -704,7 +704,8 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict]:
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
         held_config = held.pop("config")
-        config = ModelConfig(**{**held_config, "imagenet": False, "levels": tuple(held_config["levels"])})
+        known = {"foveated": False, **held_config}  # before there were two kinds, crops were plain
+        config = ModelConfig(**{**known, "imagenet": False, "levels": tuple(held_config["levels"])})
         net = build(config)
         net.load_state_dict(held.pop("state"))
         _check_crops(config.foveated)

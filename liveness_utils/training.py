@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader
 
 from liveness_utils import dataset as ds
 from liveness_utils import inputs
-from liveness_utils.config import LEFT_OUT, Profile
+from liveness_utils.config import LEFT_OUT, Profile, shipped_encoder
 from liveness_utils.errors import DatasetError, ModelError
 from liveness_utils.metrics import eer
 from liveness_utils.model import ModelConfig, build, load_checkpoint, save_checkpoint
@@ -50,10 +50,12 @@ class TrainConfig:
     encoders: folder in which trainings that need the very same encoder share it; "" keeps it in `out`.
     encoder_epochs: passes in which the picture encoder learns by itself first, see `teach_encoder`;
     encoder_walks: how often the second half of that lesson is walked, see `learn_pictures`;
-    encoder_seed: of that lesson, None for `seed`;
+    encoder_seed: of that lesson, None for `seed`; encoder_start: file of an encoder (`config.shipped_encoder`)
+    that it goes on from, "" to begin with nothing;
     encoder_rate: factor on its learning rate afterwards, 0 to leave it as it is. views: of an encoder
     that is left as it is, how many changed views of each training clip it looks at once, so that the
-    fusion learns from those looks; 0 to look anew in every epoch. veto: of a new network, see
+    fusion learns from those looks, in three times as many epochs, which are short; 0 to look anew in every
+    epoch. veto: of a new network, see
     `ModelConfig`. frames: pictures looked at a clip (of 25) where it learns from pixels. exclude: species
     left out of training and validation. `*_weight`: of
     the losses. unobservable: weight of the liveness loss of an
@@ -70,6 +72,7 @@ class TrainConfig:
     encoder_walks: int = 3
     encoder_rate: float = 0.0
     encoder_seed: int | None = None
+    encoder_start: str = ""
     epochs: int = 40
     patience: int = 8
     batch_size: int = 16
@@ -100,7 +103,8 @@ class TrainConfig:
 
 
 ABLATION = {
-    "video": {"modalities": ("video",), "depth_weight": 0.0, "consistency_weight": 0.0},
+    # An encoder that has learned relief cannot be the start of a row without.
+    "video": {"modalities": ("video",), "depth_weight": 0.0, "consistency_weight": 0.0, "encoder_start": ""},
     "video_depth": {"modalities": ("video",), "consistency_weight": 0.0},
     "video_landmarks": {"modalities": ("video", "landmarks"), "consistency_weight": 0.0},
     "video_imu": {"modalities": ("video", "imu")},
@@ -112,6 +116,7 @@ ABLATION = {
         "species_weight": 0.0,
         "consistency_weight": 0.0,
         "glance_weight": 0.0,
+        "encoder_start": "",
     },
 }
 
@@ -120,6 +125,9 @@ def from_profile(profile: Profile, prepared: str | os.PathLike, out: str | os.Pa
     """A configuration with the sizes of a `config.Profile`; `changes` win."""
     sizes = {
         "encoder_epochs": profile.encoder_epochs,
+        "encoder_start": str(shipped_encoder()) if profile.shipped_encoder else "",
+        "views": profile.views,
+        "veto": True,
         "epochs": profile.epochs,
         "patience": profile.patience,
         "batch_size": profile.batch_size,
@@ -333,11 +341,6 @@ class LivenessModule(pl.LightningModule):
         return [self.net.frame, self.net.glance, self.net.picture] if taught else []
 
     @property
-    def learns_from_looks(self) -> bool:
-        """Whether pictures are looked at but once, since the encoder rests."""
-        return bool(self._resting) and self.cfg.views > 0
-
-    @property
     def _resting(self) -> list[nn.Module]:
         return [] if self.cfg.encoder_rate else self._held
 
@@ -353,16 +356,26 @@ class LivenessModule(pl.LightningModule):
 ENCODER_BATCH = 64
 ENCODER_LEARNING_RATE = 3e-3
 ENCODER_AGAIN = 3 / 16  # of the passes of the lesson, in its second, gentler half
+ENCODER_ON = 5 / 16  # of the passes of the first half, where an encoder that has learned before goes on
+ENCODER_ON_RATE = 2 / 3  # of the learning rate there
+ENCODER_KEPT = 1 / 2  # of its weights as they were before, in the mean that is kept
 ENCODER_GENTLE = 1 / 3  # of its learning rate
 ENCODER_LOG = "encoder_log"  # of the first half; with a number, of a walk of the second
 ENCODER_AVERAGE = 1 / 8  # of the second half: over how much of it the weights that are kept are averaged
 CLIP_PICTURES = 4  # of every clip a pass, beside single pictures
+LOOKS_EPOCHS = 3  # times as many epochs, where one takes seconds
+LOOKS_AVERAGE = 6  # epochs that the weights are averaged over there, for one
 
 
 def _has_taught_encoder(net: nn.Module, config: TrainConfig) -> bool:
     """Whether `teach_encoder` applies: a fusion network that looks at pictures, and is new or has some to learn on."""
     asked = config.encoder_epochs > 0 and (config.pictures or not config.start)
     return bool(asked) and "video" in config.modalities and hasattr(net, "glance")
+
+
+def _learns_from_looks(net: nn.Module, config: TrainConfig) -> bool:
+    """Whether pictures of clips are looked at but once, since the encoder rests."""
+    return config.views > 0 and config.encoder_rate == 0 and _has_taught_encoder(net, config)
 
 
 class EncoderModule(pl.LightningModule):
@@ -546,11 +559,10 @@ def _encoder_mark(config: TrainConfig) -> dict:
         "exclude",
         "imagenet",
         "average",
+        "lesson",
     )
-    lesson = {"batch": ENCODER_BATCH, "learning_rate": ENCODER_LEARNING_RATE, "clip_pictures": CLIP_PICTURES}
-    lesson |= {"again": ENCODER_AGAIN, "gentle": ENCODER_GENTLE, "average_over": ENCODER_AVERAGE}
-    begun = {"start": held["start"]} if held["start"] else {}
-    return {name: held[name] for name in names} | {"seed": encoder_seed} | lesson | begun
+    begun = {name: held[name] for name in ("start", "encoder_start") if held[name]}
+    return {name: held[name] for name in names} | {"seed": encoder_seed} | begun
 
 
 def _digest(mark: dict) -> str:
@@ -568,19 +580,23 @@ def learn_pictures(
 ) -> None:
     """Teach the picture encoder of `net`, in place.
 
-    In two halves: `config.encoder_epochs` passes in large steps, then 3/16 as many in small ones,
+    In two halves: `config.encoder_epochs` passes in large steps (of an encoder that goes on from another,
+    5/16 as many, in smaller ones), then 3/16 as many in small ones,
     with wider changes of the pictures, and of those the running mean of the weights is kept. The
     first finds what tells the species apart, the second makes it hold for other cameras. How well
     it holds is largely luck of the draw; so the second half is walked `config.encoder_walks` times
     from the same start, each time with other pictures, and the mean of the weights is kept: better
-    than the mean of the walks. A network that is fine-tuned gets the second half alone, in as many
-    passes as the configuration says.
+    than the mean of the walks. An encoder that goes on from another keeps half of what that was: other
+    pictures and framings make it better at those and worse at cameras it has not seen, and the mean of
+    the weights before and after has most of either. A network that is fine-tuned gets the second half
+    alone, in as many passes as the configuration says.
 
     Args:
         net: to be taught. prepared: clips. config: of the training. singles: pictures that are mixed in, or None.
         each: pictures of every clip a pass. steps: how many of the first half, and no second.
 
-    Source: Wortsman et al., Model soups, ICML 2022, arXiv 2203.05482 (the mean of walks from one start).
+    Source: Wortsman et al., Model soups, ICML 2022, arXiv 2203.05482 (the mean of walks from one start), and Robust
+        fine-tuning of zero-shot models, CVPR 2022, arXiv 2109.01903 (the mean of before and after).
     """
     rows = _known(prepared, prepared.rows("train", _hidden(config)))
     rows = rows[prepared.species[rows] >= 0]
@@ -589,7 +605,12 @@ def learn_pictures(
         data = ds.PictureDataset(prepared, rows, config.seed, singles, _hidden(config), each, walk=number)
         _learn_half(net, data, config, passes, steps)
 
-    if steps or not config.start:
+    before = None
+    if _goes_on(config):
+        _take_encoder(net, config.encoder_start)
+        before = copy.deepcopy(net.state_dict())
+        walk(0, max(1, round(ENCODER_ON * config.encoder_epochs)))
+    elif steps or not config.start:
         walk(0, config.encoder_epochs)
     if steps:
         return
@@ -599,12 +620,39 @@ def learn_pictures(
         net.load_state_dict(start)
         walk(number, passes)
         ends.append(copy.deepcopy(net.state_dict()))
-    net.load_state_dict(_mean_weights(ends))
+    learned = _mean_weights(ends)
+    net.load_state_dict(_mean_weights([learned, before], [1 - ENCODER_KEPT, ENCODER_KEPT]) if before else learned)
 
 
-def _mean_weights(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Mean of every floating tensor; counters as in the first."""
-    mean = {k: torch.stack([s[k] for s in states]).mean(0) for k, v in states[0].items() if v.is_floating_point()}
+def _goes_on(config: TrainConfig) -> bool:
+    """Whether the lesson begins with an encoder from a file; a network that is fine-tuned brings its own."""
+    return bool(config.encoder_start) and not config.start
+
+
+def save_encoder(path: str | os.PathLike, net: nn.Module) -> None:
+    """Keep the picture encoder of a network, with its head of species, as half floats."""
+    states = {"frame": net.frame.state_dict(), "glance": net.glance.state_dict()}
+    halves = {n: {k: v.half() if v.is_floating_point() else v for k, v in s.items()} for n, s in states.items()}
+    torch.save(halves, path)
+
+
+def _take_encoder(net: nn.Module, path: str | os.PathLike) -> None:
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True)
+        net.frame.load_state_dict(held["frame"])
+        net.glance.load_state_dict(held["glance"])
+    except Exception as error:
+        raise ModelError(f"{path} is no encoder of this network (see training.save_encoder): {error}") from error
+
+
+def _mean_weights(states: Sequence[dict[str, Tensor]], shares: Sequence[float] = ()) -> dict[str, Tensor]:
+    """Mean of every floating tensor, weighted by `shares` that sum to 1; counters as in the first."""
+    shares = shares or [1 / len(states)] * len(states)
+    mean = {
+        k: sum(w * s[k] for w, s in zip(shares, states, strict=True))
+        for k, v in states[0].items()
+        if v.is_floating_point()
+    }
     return states[0] | mean
 
 
@@ -636,7 +684,8 @@ def _learn_half(
         enable_progress_bar=config.progress,
         enable_model_summary=False,
     )
-    rate = ENCODER_LEARNING_RATE * (ENCODER_GENTLE if gentle else 1.0)
+    large = ENCODER_ON_RATE if _goes_on(config) else 1.0
+    rate = ENCODER_LEARNING_RATE * large * (ENCODER_GENTLE if gentle else 1.0)
     trainer.fit(EncoderModule(net, config, weights, total, rate), loader)
 
 
@@ -718,13 +767,18 @@ def train(config: TrainConfig) -> Path:
         pl.seed_everything(config.seed, workers=True)
         prepared = ds.open_prepared(config.prepared)
         loaders, scaling, positive = _loaders(prepared, config)
-        module = _module(prepared, config, scaling, positive, len(loaders[0]))
+        net = _network(prepared, config, scaling)
+        from_looks = not prepared.stills and _learns_from_looks(net, config)
+        epochs = config.epochs * (LOOKS_EPOCHS if from_looks else 1)
+        world = max(1, config.devices * config.num_nodes)
+        module = LivenessModule(net, config, positive, epochs * -(-len(loaders[0]) // world))
         teach_encoder(module.net, prepared, config)
-        if module.learns_from_looks and not prepared.stills:
+        if from_looks:
             looks = take_looks(module.net, prepared, config, progress=config.progress)
             for loader in loaders:
                 loader.dataset.looks = looks
-        trainer, best = _trainer(config, out, len(loaders[0]))
+        average = len(loaders[0]) * (LOOKS_AVERAGE if from_looks else 1)
+        trainer, best = _trainer(config, out, epochs, average)
         trainer.fit(module, *loaders, ckpt_path=_resume_point(config, out))
         if trainer.is_global_zero:
             _keep_best(best, module, prepared, config, final)
@@ -749,11 +803,26 @@ def _fingerprint(config: TrainConfig) -> dict:
     )
     held = {k: v for k, v in asdict(config).items() if k not in skip}
     held = {k: list(v) if isinstance(v, tuple) else v for k, v in held.items()}
+    held["encoder_start"] = _content(config.encoder_start) if _goes_on(config) else ""
+    lesson = {"batch": ENCODER_BATCH, "learning_rate": ENCODER_LEARNING_RATE, "clip_pictures": CLIP_PICTURES}
+    lesson |= {"again": ENCODER_AGAIN, "gentle": ENCODER_GENTLE, "average_over": ENCODER_AVERAGE}
+    lesson |= {"on": ENCODER_ON, "on_rate": ENCODER_ON_RATE, "kept": ENCODER_KEPT} if _goes_on(config) else {}
     singles = _singles(config)
     return held | {
+        "lesson": lesson,
         "clips": ds.open_prepared(config.prepared).mark,
         "pictures": None if singles is None else singles.mark,
     }
+
+
+def _content(path: str) -> str:
+    """What a file is, wherever it lies."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+    except OSError as error:
+        raise ModelError(
+            f'{path} cannot be read: the encoder can also begin with nothing, encoder_start="".'
+        ) from error
 
 
 def _finished(final: Path, config: TrainConfig) -> bool:
@@ -803,38 +872,37 @@ def _loader(data: ds.LivenessDataset, config: TrainConfig, shuffle: bool) -> Dat
                       num_workers=config.workers)  # fmt: skip
 
 
-def _module(prepared, config: TrainConfig, scaling: ds.Scaling, positive: float, batches: int) -> LivenessModule:
+def _network(prepared, config: TrainConfig, scaling: ds.Scaling) -> nn.Module:
     if config.start:
-        net, _ = load_checkpoint(config.start)
-        net.train()
-    else:
-        shape = ModelConfig(
-            n_features=prepared.features.shape[-1],
-            n_species=len(ds.SPECIES),
-            imu_columns=prepared.imu_columns,
-            imagenet=config.imagenet,
-            architecture=config.architecture,
-            veto=config.veto and config.depth_weight > 0,
-            foveated=inputs.FOVEATED,
-            verdict=config.depth_weight > 0,  # a picture can be asked for relief where relief was taught
-        )
-        net = build(shape)
-        net.set_scaling(*(torch.from_numpy(v) for v in asdict(scaling).values()))
-    world = max(1, config.devices * config.num_nodes)
-    return LivenessModule(net, config, positive, config.epochs * -(-batches // world))
+        return load_checkpoint(config.start)[0].train()
+    shape = ModelConfig(
+        n_features=prepared.features.shape[-1],
+        n_species=len(ds.SPECIES),
+        imu_columns=prepared.imu_columns,
+        imagenet=config.imagenet,
+        architecture=config.architecture,
+        veto=config.veto and config.depth_weight > 0,
+        foveated=inputs.FOVEATED,
+        verdict=config.depth_weight > 0,  # a picture can be asked for relief where relief was taught
+    )
+    net = build(shape)
+    net.set_scaling(*(torch.from_numpy(v) for v in asdict(scaling).values()))
+    return net
 
 
-def _trainer(config: TrainConfig, out: Path, batches: int) -> tuple[pl.Trainer, pl.callbacks.ModelCheckpoint]:
+def _trainer(
+    config: TrainConfig, out: Path, epochs: int, average: float
+) -> tuple[pl.Trainer, pl.callbacks.ModelCheckpoint]:
     best = pl.callbacks.ModelCheckpoint(out, "best", monitor="val_loss", save_last=True, enable_version_counter=False)
-    stop = pl.callbacks.EarlyStopping("val_loss", patience=config.patience)
+    stop = pl.callbacks.EarlyStopping("val_loss", patience=config.patience * epochs // config.epochs)
     bar = [pl.callbacks.TQDMProgressBar(refresh_rate=4, leave=False)] if config.progress else []
     trainer = pl.Trainer(
-        max_epochs=config.epochs,
+        max_epochs=epochs,
         accelerator=config.accelerator,
         devices=config.devices,
         num_nodes=config.num_nodes,
         strategy=config.strategy,
-        callbacks=[*_averaging(config, batches), best, stop, *bar],
+        callbacks=[*_averaging(config, average), best, stop, *bar],
         logger=_loggers(out),
         log_every_n_steps=1,
         gradient_clip_val=1.0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,7 +18,7 @@ import torch
 from liveness_utils import bundle, motion, training
 from liveness_utils import dataset as ds
 from liveness_utils import model as m
-from liveness_utils.config import profile, released_bundle
+from liveness_utils.config import profile, released_bundle, shipped_encoder
 from liveness_utils.cues import FRAME_FEATURES
 from liveness_utils.devices import DEVICES
 from liveness_utils.errors import BundleError, DatasetError, ModelError
@@ -241,7 +242,7 @@ def test_checkpoint_round_trip_and_refusal(net, tmp_path):
 def test_networks_and_bundles_of_other_crops_are_refused(net, tmp_path, monkeypatch):
     m.save_checkpoint(tmp_path / "a.pt", net)
     m.load_checkpoint(tmp_path / "a.pt"), bundle.load(released_bundle())
-    monkeypatch.setattr(m, "FOVEATED", True), monkeypatch.setattr(bundle, "FOVEATED", True)
+    monkeypatch.setattr(m, "FOVEATED", False), monkeypatch.setattr(bundle, "FOVEATED", False)
     with pytest.raises(ModelError, match="crops of another kind"):
         m.load_checkpoint(tmp_path / "a.pt")
     with pytest.raises(BundleError, match="crops of another kind"):
@@ -250,7 +251,7 @@ def test_networks_and_bundles_of_other_crops_are_refused(net, tmp_path, monkeypa
 
 def test_what_was_trained_before_there_was_a_setting_had_its_default(prepared, tmp_path):
     config = training.TrainConfig(str(prepared), str(tmp_path))
-    held = {k: v for k, v in training._fingerprint(config).items() if k not in ("views", "veto")}
+    held = {k: v for k, v in training._fingerprint(config).items() if k not in ("views", "veto", "encoder_start")}
     assert training._made_as(held, config)
     assert not training._made_as(held, replace(config, views=2)) and not training._made_as({}, config)
 
@@ -421,6 +422,49 @@ def test_the_encoder_learns_first_and_is_kept(prepared, tmp_path):
     assert training.encoder_log(training.train(replace(config, out=str(tmp_path / "none"), encoder_epochs=0))).empty
 
 
+def test_an_encoder_that_is_shipped_goes_on_learning_and_is_known_by_what_it_is(prepared, tmp_path):
+    config = training.TrainConfig(
+        str(prepared),
+        str(tmp_path),
+        encoder_epochs=6,
+        encoder_walks=1,
+        epochs=1,
+        batch_size=8,
+        frames=2,
+        progress=False,
+    )
+    net = m.build(m.ModelConfig(n_features=ds.open_prepared(prepared).features.shape[-1]))
+    training.save_encoder(tmp_path / "here.pt", net)
+    shutil.copyfile(tmp_path / "here.pt", tmp_path / "there.pt")
+    begun = replace(config, encoder_start=str(tmp_path / "here.pt"))
+    taught, told = m.load_checkpoint(training.train(begun))
+    assert list(training.encoder_log(tmp_path / "checkpoint.pt")["walk"]) == [0, 0, 1]  # 5/16 of six, 3/16 of six
+    gaps = [
+        max(float((a - b).abs().max()) for a, b in zip(net.frame.parameters(), other.frame.parameters(), strict=True))
+        for other in (taught, m.build(net.config))
+    ]
+    assert 0 < gaps[0] < 0.2 * gaps[1]
+    assert str(tmp_path) not in str(told["training"])
+    assert training._fingerprint(begun) == training._fingerprint(
+        replace(begun, encoder_start=str(tmp_path / "there.pt"))
+    )
+    assert training._fingerprint(begun) != training._fingerprint(config)
+    assert training._encoder_mark(begun) != training._encoder_mark(config)
+    assert training.variant_config(begun, "video").encoder_start == ""  # an ablation without depth
+    with pytest.raises(ModelError, match="gone.pt cannot be read"):
+        training.train(replace(begun, encoder_start=str(tmp_path / "gone.pt")))
+    (tmp_path / "gone.pt").write_bytes(b"nonsense")
+    with pytest.raises(ModelError, match="gone.pt is no encoder"):
+        training.train(replace(begun, encoder_start=str(tmp_path / "gone.pt")))
+
+
+def test_the_shipped_encoder_fits_the_network():
+    full = training.from_profile(profile("full"), "prepared", "out")
+    assert Path(full.encoder_start) == shipped_encoder() and full.veto and full.views > 0
+    assert training.from_profile(profile("quick"), "prepared", "out").encoder_start == ""
+    training._take_encoder(m.build(m.ModelConfig(n_features=4)), full.encoder_start)
+
+
 def test_each_walk_of_the_second_half_sees_other_pictures_and_their_mean_is_kept(prepared):
     data = ds.open_prepared(prepared)
     first, *walks = (ds.PictureDataset(data, np.arange(4), walk=k) for k in range(4))
@@ -433,6 +477,7 @@ def test_each_walk_of_the_second_half_sees_other_pictures_and_their_mean_is_kept
     mean = training._mean_weights(states)
     torch.testing.assert_close(mean["w"], torch.full((2,), 4.0))
     assert int(mean["seen"]) == 7
+    torch.testing.assert_close(training._mean_weights(states[::2], [0.25, 0.75])["w"], torch.full((2,), 5.5))
 
 
 def test_wide_changes_relight_and_sharpen_and_keep_pictures_and_maps_in_shape():
@@ -547,6 +592,7 @@ def test_clips_looked_at_before_are_judged_as_from_their_pixels(prepared, tmp_pa
         str(prepared), str(tmp_path), encoder_epochs=1, epochs=1, batch_size=8, views=2, progress=False
     )
     net, _ = m.load_checkpoint(training.train(config))
+    assert len(training.training_log(tmp_path / "checkpoint.pt")) == training.LOOKS_EPOCHS
     data, rows = ds.open_prepared(prepared), np.arange(6)
     looks = training.take_looks(net, data, config)
     stamp = (tmp_path / "looks.npz").stat().st_mtime_ns

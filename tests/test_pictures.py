@@ -66,12 +66,8 @@ def test_faces_have_relief_and_flat_instruments_none(made):
 
 
 def test_where_clips_are_foveated_by_turns_a_picture_is_dealt_either_way(made, monkeypatch):
-    monkeypatch.setattr(inputs, "FOVEATED", True)
-    assert pictures.mark(COUNT) != made.mark
-    specs = pictures.plan(COUNT)[0][:3]
-    held = pictures._make(specs, "varied")
-    assert np.array_equal(held["crops"], made.crops[:3])
-    both = pictures.Pictures(**held, mark={}).first(3)
+    assert pictures.mark(COUNT) == made.mark
+    both = pictures.Pictures(**{n: getattr(made, n)[:3] for n in (*pictures._ARRAYS, *pictures._FOVEATED)}, mark={})
     dealt = [both.deal(1, np.random.default_rng(k)) for k in range(8)]
     assert {crop.tobytes() for crop, _ in dealt} == {a[1].tobytes() for a in (both.crops, both.foveated_crops)}
     for crop, depth in dealt:
@@ -80,6 +76,10 @@ def test_where_clips_are_foveated_by_turns_a_picture_is_dealt_either_way(made, m
         assert np.array_equal(depth[0], wanted.astype(np.float32), equal_nan=True)
     faces_of = [np.isfinite(getattr(both, name)).sum() for name in ("depth", "foveated_depth")]
     assert faces_of[1] > 1.2 * faces_of[0]  # the face is shown larger
+    monkeypatch.setattr(inputs, "FOVEATED", False)
+    assert pictures.mark(COUNT) != made.mark
+    plain = pictures._make(pictures.plan(COUNT)[0][:3], "varied")
+    assert np.array_equal(plain["crops"], both.crops) and set(plain) == set(pictures._ARRAYS)
 
 
 def test_cameras_vary_and_stay_cameras():
@@ -112,7 +112,7 @@ def test_the_first_pictures_are_those_of_a_smaller_set(made):
 
 def test_the_clips_cameras_show_the_same_scene(made):
     spec = pictures.plan(COUNT)[0][0]
-    crop, depth = pictures.picture(spec, "clips")
+    crop, depth, *_ = pictures.picture(spec, "clips")
     assert not np.array_equal(crop, made.crops[0])
     assert np.nanmax(np.abs(depth.astype(float))) <= 1 or np.isfinite(depth).any()
     assert pictures.mark(32, cameras="clips") != pictures.mark(32)
@@ -142,8 +142,8 @@ def test_people_of_every_second_group_come_from_photos(portraits):
         lifted = face_photo.lift_portrait(found[number % 2])
         assert np.array_equal(simulate.person(0, number, str(portraits)).albedo, lifted.albedo)
     spec = replace(mixed[1][0], species="bona_fide", instrument=-1)
-    shown, depth = pictures.picture(spec)
-    made_up, _ = pictures.picture(replace(spec, photos=""))
+    shown, depth, *_ = pictures.picture(spec)
+    made_up, *_ = pictures.picture(replace(spec, photos=""))
     assert np.abs(shown.astype(int) - made_up).mean() > 4 and np.nanstd(depth.astype(float)) > 0.05
 
 

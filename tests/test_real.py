@@ -203,8 +203,9 @@ def noise_pictures(folder, **mark):
     """One group of pictures, of noise: what they show is of no matter here."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    np.save(folder / "crops.npy", rng.integers(0, 255, (pictures.GROUP, 112, 112, 3), np.uint8))
-    np.save(folder / "depth.npy", np.zeros((pictures.GROUP, 14, 14), np.float16))
+    for kind in ("", "foveated_"):
+        np.save(folder / f"{kind}crops.npy", rng.integers(0, 255, (pictures.GROUP, 112, 112, 3), np.uint8))
+        np.save(folder / f"{kind}depth.npy", np.zeros((pictures.GROUP, 14, 14), np.float16))
     np.save(folder / "species.npy", np.arange(pictures.GROUP) % 9)
     config.write_json(folder / "index.json", pictures.mark(pictures.GROUP, **mark))
     return folder

@@ -45,8 +45,9 @@ def run_of(data, folder):
 def singles(tmp_path_factory):
     """Sixteen pictures as `pictures.prepare` leaves them, of noise: here it only counts that they are dealt."""
     folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
-    np.save(folder / "crops.npy", rng.integers(0, 255, (16, 112, 112, 3), np.uint8))
-    np.save(folder / "depth.npy", np.zeros((16, 14, 14), np.float16))
+    for kind in ("", "foveated_"):
+        np.save(folder / f"{kind}crops.npy", rng.integers(0, 255, (16, 112, 112, 3), np.uint8))
+        np.save(folder / f"{kind}depth.npy", np.zeros((16, 14, 14), np.float16))
     np.save(folder / "species.npy", np.arange(16) % len(SPECIES))
     config.write_json(folder / "index.json", pictures.mark(16))
     return folder
