@@ -431,13 +431,11 @@ def teach_encoder(net: nn.Module, prepared: ds.Prepared, config: TrainConfig) ->
         home.mkdir(parents=True, exist_ok=True)
         singles, each = _singles(config), CLIP_PICTURES if config.pictures else 1
         learn_pictures(net, prepared, replace(config, out=str(home)), singles, each=each)
-        states = {"frame": net.frame.state_dict(), "glance": net.glance.state_dict()}
         part = kept.with_suffix(f".part{os.getpid()}")
-        torch.save({"training": wanted, **states}, part)
+        torch.save({"training": wanted, **_encoder_states(net)}, part)
         part.replace(kept)
         return
-    net.frame.load_state_dict(held["frame"])
-    net.glance.load_state_dict(held["glance"])
+    _put_encoder(net, held)
     net.frame.to(memory_format=torch.channels_last)  # as a lesson leaves it: processes that train together must agree
 
 
@@ -631,16 +629,23 @@ def _goes_on(config: TrainConfig) -> bool:
 
 def save_encoder(path: str | os.PathLike, net: nn.Module) -> None:
     """Keep the picture encoder of a network, with its head of species, as half floats."""
-    states = {"frame": net.frame.state_dict(), "glance": net.glance.state_dict()}
-    halves = {n: {k: v.half() if v.is_floating_point() else v for k, v in s.items()} for n, s in states.items()}
-    torch.save(halves, path)
+    states = _encoder_states(net).items()
+    torch.save({n: {k: v.half() if v.is_floating_point() else v for k, v in s.items()} for n, s in states}, path)
+
+
+def _encoder_states(net: nn.Module) -> dict[str, dict[str, Tensor]]:
+    return {"frame": net.frame.state_dict(), "glance": net.glance.state_dict()}
+
+
+def _put_encoder(net: nn.Module, held: dict[str, dict[str, Tensor]]) -> None:
+    net.frame.load_state_dict(held["frame"])
+    net.glance.load_state_dict(held["glance"])
 
 
 def _take_encoder(net: nn.Module, path: str | os.PathLike) -> None:
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
-        net.frame.load_state_dict(held["frame"])
-        net.glance.load_state_dict(held["glance"])
+        _put_encoder(net, held)
     except Exception as error:
         raise ModelError(f"{path} is no encoder of this network (see training.save_encoder): {error}") from error
 
@@ -1249,7 +1254,7 @@ def _study_row(row: StudyRow, config: TrainConfig, path: Path, release: Path, th
     same = _finished(release, config)
     checkpoint = release if same else train(config)
     prepared = ds.open_prepared(config.prepared)
-    from_looks = config.views > 0 and config.encoder_rate == 0 and config.architecture == "fusion"
+    from_looks = _learns_from_looks(load_checkpoint(checkpoint)[0], config)
     kept = _encoder_home(config) / "looks.npz"
     looks = _read_looks(kept, _looks_mark(prepared, config)) if from_looks else None
     options = {"frames": STUDY_FRAMES} if looks is None else {"looks": looks}

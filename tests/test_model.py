@@ -458,6 +458,25 @@ def test_an_encoder_that_is_shipped_goes_on_learning_and_is_known_by_what_it_is(
         training.train(replace(begun, encoder_start=str(tmp_path / "gone.pt")))
 
 
+def test_a_share_of_the_shipped_encoder_is_kept_and_a_lesson_of_another_share_is_another(
+    prepared, tmp_path, monkeypatch
+):
+    data = ds.open_prepared(prepared)
+    net, start = (m.build(m.ModelConfig(n_features=data.features.shape[-1])) for _ in range(2))
+    training.save_encoder(tmp_path / "start.pt", start)
+    config = training.TrainConfig(
+        str(prepared), str(tmp_path), encoder_start=str(tmp_path / "start.pt"), encoder_epochs=1, progress=False
+    )
+    told = training._fingerprint(config)
+    for share in (1.0, 0.5):
+        monkeypatch.setattr(training, "ENCODER_KEPT", share)
+        training.learn_pictures(net, data, config, None)
+        pairs = zip(net.frame.parameters(), start.frame.parameters(), strict=True)
+        assert all(torch.equal(a.half(), b.half()) for a, b in pairs) == (share == 1.0)
+    monkeypatch.setattr(training, "ENCODER_KEPT", 0.25)
+    assert not training._made_as(told, config)
+
+
 def test_the_shipped_encoder_fits_the_network():
     full = training.from_profile(profile("full"), "prepared", "out")
     assert Path(full.encoder_start) == shipped_encoder() and full.veto and full.views > 0
