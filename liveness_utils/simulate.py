@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from liveness_utils import instruments as pai
 from liveness_utils import motion, scenes, sensor
@@ -921,6 +922,7 @@ def _truth_maps(seen, landmarks: np.ndarray, subject, lens_: Intrinsics) -> tupl
 # ---------------------------------------------------------------- a clip
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")  # two threads add up in another order, and round otherwise
 def simulate(spec: ClipSpec) -> Clip:
     """Make one clip with its truth.
 
@@ -954,6 +956,7 @@ def simulate(spec: ClipSpec) -> Clip:
     return Clip(spec.clip_id, film.frames, t, imu, claimed, device.facing, row, truth, spec.clip_id)
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")  # two threads add up in another order, and round otherwise
 def still(spec: ClipSpec, device: DeviceProfile | None = None) -> Clip:
     """One picture of what a clip of this spec would show, with the blur of its motion and its truth, without IMU.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from liveness_utils import faces
 from liveness_utils.errors import FaceError
@@ -70,6 +71,16 @@ def test_workers_that_build_the_cache_at_once_agree(tmp_path):
     assert len(said) == 1 and all(run.returncode == 0 for run in runs)
     assert [p.suffix for p in tmp_path.iterdir() if p.suffix == ".part"] == []
     assert time.perf_counter() - start < 100
+
+
+def test_a_face_is_the_same_whatever_number_of_threads_blas_has():
+    """A worker has one thread, a notebook several; where it is not pinned, some processors round differently."""
+    identity = faces.sample_identity(np.random.default_rng(3))
+    made = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            made.append(faces.build_face(identity))
+    np.testing.assert_array_equal(made[0].vertices(), made[1].vertices())
 
 
 def test_a_damaged_cache_is_named(tmp_path):
