@@ -197,6 +197,12 @@ def _add_train(commands: Any) -> None:
         metavar="FILE",
         help='encoder that the lesson goes on from, "" for none (default: the profile\'s)',
     )
+    parser.add_argument(
+        "--encoder-guide",
+        action="store_const",
+        const=True,
+        help="hold on to what that encoder says of plain crops, instead of keeping half of its weights",
+    )
     parser.add_argument("--epochs", type=int, help="upper bound (default: the profile's)")
     parser.add_argument("--batch-size", type=int, help="clips a step and process (default: the profile's)")
     parser.add_argument("--learning-rate", type=float, help="default: the profile's, a third of it with --start")
@@ -231,7 +237,7 @@ def _train(args: argparse.Namespace) -> None:
     print(f"{len(files)} trainings in {paths.study}")
 
 
-_TRAINING = ("epochs", "encoder_epochs", "encoder_start", "batch_size", "learning_rate")
+_TRAINING = ("epochs", "encoder_epochs", "encoder_start", "encoder_guide", "batch_size", "learning_rate")
 
 
 def _training_changes(args: argparse.Namespace) -> dict[str, Any]:

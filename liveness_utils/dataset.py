@@ -939,17 +939,19 @@ class PictureDataset:
         return len(self.species)
 
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
-        """frame (112, 112, 3) uint8, depth (14, 14) float32, species int."""
+        """frame (112, 112, 3) uint8, depth (14, 14) float32, species int, foveated bool."""
         rng = np.random.default_rng((self.seed, 1 + self.walk, self.epoch, k))
-        crops, depth = augment_crops(*self._picture(k, rng), rng, wide=self.walk > 0)
+        crops, depth, foveated = self._picture(k, rng)
+        crops, depth = augment_crops(crops, depth, rng, wide=self.walk > 0)
         way = -1 if rng.random() < 0.5 else 1
         picture, relief = (np.ascontiguousarray(x[0][:, ::way]) for x in (crops, depth))
-        return {"frame": picture, "depth": relief, "species": np.int64(self.species[k])}
+        return {"frame": picture, "depth": relief, "species": np.int64(self.species[k]), "foveated": np.bool_(foveated)}
 
-    def _picture(self, k: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _picture(self, k: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, bool]:
         if k < len(self.rows):
             held, row, at = self.prepared, int(self.rows[k]), int(rng.integers(self.prepared.pictures))
-            return held.crops[row][at : at + 1], np.array(held.depth[row][at : at + 1], np.float32)
+            foveated = inputs.is_foveated(at) and not held.stills
+            return held.crops[row][at : at + 1], np.array(held.depth[row][at : at + 1], np.float32), foveated
         return self.singles.deal(int(self.single[k - len(self.rows)]), rng)
 
 

@@ -710,7 +710,7 @@ def model_card(description: Bundle) -> str:
     )
     limits = "\n".join(
         f"- {'**' + name + '** (in use)' if name == description.target else name}, {pattern}: "
-        f"{bundles.describe_threshold(t)}"
+        f"{bundles.describe_threshold(t)}{'' if t.get('supported', True) else ', more than its few clips support'}"
         for name, by in description.thresholds.items()
         for pattern, t in by.items()
     )

@@ -51,7 +51,8 @@ class TrainConfig:
     encoder_epochs: passes in which the picture encoder learns by itself first, see `teach_encoder`;
     encoder_walks: how often the second half of that lesson is walked, see `learn_pictures`;
     encoder_seed: of that lesson, None for `seed`; encoder_start: file of an encoder (`config.shipped_encoder`)
-    that it goes on from, "" to begin with nothing;
+    that it goes on from, "" to begin with nothing; encoder_guide: whether it then holds on to what that encoder
+    says of plain crops, see `EncoderModule`, instead of keeping half of its weights;
     encoder_rate: factor on its learning rate afterwards, 0 to leave it as it is. views: of an encoder
     that is left as it is, how many changed views of each training clip it looks at once, so that the
     fusion learns from those looks, in three times as many epochs, which are short; 0 to look anew in every
@@ -73,6 +74,7 @@ class TrainConfig:
     encoder_rate: float = 0.0
     encoder_seed: int | None = None
     encoder_start: str = ""
+    encoder_guide: bool = False
     epochs: int = 40
     patience: int = 8
     batch_size: int = 16
@@ -358,7 +360,9 @@ ENCODER_LEARNING_RATE = 3e-3
 ENCODER_AGAIN = 3 / 16  # of the passes of the lesson, in its second, gentler half
 ENCODER_ON = 5 / 16  # of the passes of the first half, where an encoder that has learned before goes on
 ENCODER_ON_RATE = 2 / 3  # of the learning rate there
-ENCODER_KEPT = 1 / 2  # of its weights as they were before, in the mean that is kept
+ENCODER_HEAT = 4.0  # temperature at which a guided one holds on to what it said of plain crops before
+ENCODER_BLENDED = 1 / 2  # of those crops are blended with one another
+ENCODER_KEPT = 1 / 2  # of its weights as they were before, in the mean that is kept where there is no guide
 ENCODER_GENTLE = 1 / 3  # of its learning rate
 ENCODER_LOG = "encoder_log"  # of the first half; with a number, of a walk of the second
 ENCODER_AVERAGE = 1 / 8  # of the second half: over how much of it the weights that are kept are averaged
@@ -379,33 +383,82 @@ def _learns_from_looks(net: nn.Module, config: TrainConfig) -> bool:
 
 
 class EncoderModule(pl.LightningModule):
-    """The picture encoder alone: which species is it, and where is relief?"""
+    """The picture encoder alone: which species is it, and where is relief?
 
-    def __init__(self, net: nn.Module, config: TrainConfig, weights: Tensor, steps: int, rate: float) -> None:
+    With a guide, the encoder as it was before, only foveated crops are asked that. Of plain crops it
+    has to say what the guide says, and as that needs no truth, half of them are blends of two.
+
+    Source: Li & Hoiem, Learning without forgetting, ECCV 2016, arXiv 1606.09282; Hinton et al., Distilling the
+        knowledge in a neural network, arXiv 1503.02531 (temperature).
+    """
+
+    def __init__(
+        self, net: nn.Module, config: TrainConfig, weights: Tensor, steps: int, rate: float, guide: nn.Module | None
+    ) -> None:
         super().__init__()
-        self.rate = rate
+        self.rate, self.guide = rate, guide
         self.frame, self.glance, self.spare = net.frame, net.glance, net.spare
         self.frame.to(memory_format=torch.channels_last)
         self.cfg, self.steps = config, steps
         self.register_buffer("weights", weights)
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
-        """Cross-entropy of the species, and the depth loss."""
-        embedding, depth, _attention = self.frame(batch["frame"].float() / 255.0)
-        told = functional.cross_entropy(self.glance(self.spare(embedding)), batch["species"], weight=self.weights)
-        relief = depth_loss(depth[:, None], batch["depth"][:, None])
-        self.log_dict({"glance": told, "depth": relief}, on_step=False, on_epoch=True, batch_size=len(depth))
-        return told + self.cfg.depth_weight * relief
+        """Cross-entropy of the species, and the depth loss; of what the guide leads, its answers in their place."""
+        frame, led = batch["frame"].float() / 255.0, ~batch["foveated"] & (self.guide is not None)
+        if led.any():
+            frame[led] = _blended(frame[led])
+        embedding, depth, _attention = self.frame(frame)
+        losses = {"glance": embedding.new_zeros(()), "depth": embedding.new_zeros(()), "held": embedding.new_zeros(())}
+        if not led.all():
+            asked = self.glance(self.spare(embedding[~led]))
+            losses["glance"] = functional.cross_entropy(asked, batch["species"][~led], weight=self.weights)
+            losses["depth"] = depth_loss(depth[~led, None], batch["depth"][~led, None])
+        if led.any():
+            with torch.no_grad():
+                said, shape = self.guide(frame)  # of all, as kernels are made anew for every other size of a batch
+            losses["held"] = _distance(self.glance(embedding[led]), said[led])
+            losses["depth"] = losses["depth"] + depth_loss(depth[led, None], shape[led, None])
+        self.log_dict(losses, on_step=False, on_epoch=True, batch_size=len(depth))
+        return losses["glance"] + losses["held"] + self.cfg.depth_weight * losses["depth"]
 
     def on_train_epoch_start(self) -> None:
-        """Other pictures every epoch, the same ones for the same seed."""
+        """Other pictures every epoch, the same ones for the same seed; a guide does not learn."""
         self.trainer.train_dataloader.dataset.epoch = self.current_epoch
+        if self.guide is not None:
+            self.guide.eval()
 
     def configure_optimizers(self) -> dict:
         """AdamW with one cycle of the learning rate."""
-        optimiser = torch.optim.AdamW(self.parameters(), self.rate, weight_decay=0.02)
+        learning = [p for p in self.parameters() if p.requires_grad]
+        optimiser = torch.optim.AdamW(learning, self.rate, weight_decay=0.02)
         cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, self.rate, total_steps=self.steps + 1, pct_start=0.1)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+
+
+class _Guide(nn.Module):
+    """A picture encoder as it is now, which answers and does not learn: species' logits and relief."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.frame, self.glance = copy.deepcopy(net.frame), copy.deepcopy(net.glance)
+        self.eval().requires_grad_(False)
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        embedding, depth, _attention = self.frame(frames)
+        return self.glance(embedding), depth
+
+
+def _distance(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Divergence of softened answers, which a high temperature makes one of the logits themselves."""
+    ours, theirs = (functional.log_softmax(x / ENCODER_HEAT, dim=1) for x in (logits, wanted))
+    return ENCODER_HEAT**2 * functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+
+
+def _blended(frames: Tensor) -> Tensor:
+    """Some of the pictures (n, ...), blended with others of them, the rest as they are."""
+    share = torch.rand(len(frames), device=frames.device)
+    share = torch.where(torch.rand_like(share) < ENCODER_BLENDED, share, torch.ones_like(share)).view(-1, 1, 1, 1)
+    return share * frames + (1 - share) * frames.flip(0)
 
 
 def teach_encoder(net: nn.Module, prepared: ds.Prepared, config: TrainConfig) -> None:
@@ -586,7 +639,8 @@ def learn_pictures(
     from the same start, each time with other pictures, and the mean of the weights is kept: better
     than the mean of the walks. An encoder that goes on from another keeps half of what that was: other
     pictures and framings make it better at those and worse at cameras it has not seen, and the mean of
-    the weights before and after has most of either. A network that is fine-tuned gets the second half
+    the weights before and after has most of either. With `config.encoder_guide` it keeps no weights, but holds on
+    to what it said of plain crops (see `EncoderModule`). A network that is fine-tuned gets the second half
     alone, in as many passes as the configuration says.
 
     Args:
@@ -601,12 +655,15 @@ def learn_pictures(
 
     def walk(number: int, passes: int) -> None:
         data = ds.PictureDataset(prepared, rows, config.seed, singles, _hidden(config), each, walk=number)
-        _learn_half(net, data, config, passes, steps)
+        _learn_half(net, data, config, passes, steps, guide)
 
-    before = None
+    before = guide = None
     if _goes_on(config):
         _take_encoder(net, config.encoder_start)
-        before = copy.deepcopy(net.state_dict())
+        if _is_guided(config) and not prepared.stills:
+            guide = _Guide(net)
+        else:
+            before = copy.deepcopy(net.state_dict())
         walk(0, max(1, round(ENCODER_ON * config.encoder_epochs)))
     elif steps or not config.start:
         walk(0, config.encoder_epochs)
@@ -625,6 +682,11 @@ def learn_pictures(
 def _goes_on(config: TrainConfig) -> bool:
     """Whether the lesson begins with an encoder from a file; a network that is fine-tuned brings its own."""
     return bool(config.encoder_start) and not config.start
+
+
+def _is_guided(config: TrainConfig) -> bool:
+    """Whether such a lesson holds on to the answers of that encoder; there must be foveated crops to learn from."""
+    return config.encoder_guide and _goes_on(config) and inputs.FOVEATED
 
 
 def save_encoder(path: str | os.PathLike, net: nn.Module) -> None:
@@ -667,6 +729,7 @@ def _learn_half(
     config: TrainConfig,
     passes: int,
     steps: int | None,
+    guide: nn.Module | None,
 ) -> None:
     gentle, log = data.walk > 0, f"{ENCODER_LOG}{data.walk or ''}"
     size = min(ENCODER_BATCH, len(data))
@@ -691,7 +754,7 @@ def _learn_half(
     )
     large = ENCODER_ON_RATE if _goes_on(config) else 1.0
     rate = ENCODER_LEARNING_RATE * large * (ENCODER_GENTLE if gentle else 1.0)
-    trainer.fit(EncoderModule(net, config, weights, total, rate), loader)
+    trainer.fit(EncoderModule(net, config, weights, total, rate, guide), loader)
 
 
 class _Ahead:
@@ -812,6 +875,7 @@ def _fingerprint(config: TrainConfig) -> dict:
     lesson = {"batch": ENCODER_BATCH, "learning_rate": ENCODER_LEARNING_RATE, "clip_pictures": CLIP_PICTURES}
     lesson |= {"again": ENCODER_AGAIN, "gentle": ENCODER_GENTLE, "average_over": ENCODER_AVERAGE}
     lesson |= {"on": ENCODER_ON, "on_rate": ENCODER_ON_RATE, "kept": ENCODER_KEPT} if _goes_on(config) else {}
+    lesson |= {"heat": ENCODER_HEAT, "blended": ENCODER_BLENDED} if _is_guided(config) else {}
     singles = _singles(config)
     return held | {
         "lesson": lesson,
@@ -973,15 +1037,16 @@ def encoder_log(checkpoint: str | os.PathLike):
     """Learning curve of the encoder by itself.
 
     Returns:
-        DataFrame, one row a pass: epoch, glance, depth, walk (0 in the first half of the lesson, from
-        1 in the second, whose walks all begin where the first half ended); empty if there was none.
+        DataFrame, one row a pass: epoch, the losses glance, depth and held (0 without a guide), walk (0 in the first
+        half of the lesson, from 1 in the second, whose walks all begin where the first half ended); empty if there
+        was none.
     """
     import pandas as pd
 
     files = sorted(Path(checkpoint).parent.glob(f"{ENCODER_LOG}*/metrics.csv"))
     halves = [pd.read_csv(p).assign(walk=int(p.parent.name.removeprefix(ENCODER_LOG) or 0)) for p in files]
     if not halves:
-        return pd.DataFrame(columns=["epoch", "glance", "depth", "walk"])
+        return pd.DataFrame(columns=["epoch", "glance", "depth", "held", "walk"])
     whole = pd.concat(halves, ignore_index=True).sort_values(["walk", "epoch"], ignore_index=True)
     whole["epoch"] += (whole["walk"] > 0) * int((whole["walk"] == 0).sum())
     return whole

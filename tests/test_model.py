@@ -475,6 +475,43 @@ def test_a_share_of_the_shipped_encoder_is_kept_and_a_lesson_of_another_share_is
         assert all(torch.equal(a.half(), b.half()) for a, b in pairs) == (share == 1.0)
     monkeypatch.setattr(training, "ENCODER_KEPT", 0.25)
     assert not training._made_as(told, config)
+    monkeypatch.setattr(training, "ENCODER_KEPT", 1.0)
+    guided = replace(config, encoder_guide=True)
+    assert not training._made_as(training._fingerprint(config), guided)
+    training.learn_pictures(net, data, guided, None)  # keeps no weights
+    pairs = zip(net.frame.parameters(), start.frame.parameters(), strict=True)
+    assert not all(torch.equal(a.half(), b.half()) for a, b in pairs)
+    assert training.encoder_log(tmp_path / "checkpoint.pt")["held"].iloc[-1] > 0
+
+
+def test_of_plain_crops_an_encoder_that_goes_on_says_what_it_said_before(prepared, monkeypatch):
+    """Their labels do not count, those of foveated crops do, and the guide learns nothing."""
+    data = ds.open_prepared(prepared)
+    config = training.TrainConfig(str(prepared), "out")
+    net = m.build(m.ModelConfig(n_features=4)).eval()
+    weights = torch.ones(len(ds.SPECIES))
+    module = training.EncoderModule(net, config, weights, 10, 1e-3, training._Guide(net))
+    monkeypatch.setattr(module, "log_dict", lambda *a, **k: None)
+    monkeypatch.setattr(training, "ENCODER_BLENDED", 0.0)
+    deal = ds.PictureDataset(data, np.arange(4), each=4)
+    batch = torch.utils.data.default_collate([deal[k] for k in range(16)])
+    assert 0 < batch["foveated"].sum() < 16
+    plain, others = {**batch, "foveated": torch.zeros(16, dtype=bool)}, (batch["species"] + 1) % 3
+    assert abs(module.training_step(plain, 0)) < 1e-4  # nothing forgotten yet
+    torch.nn.init.normal_(net.glance.bias)
+    said = [module.training_step({**plain, "species": s}, 0) for s in (batch["species"], others)]
+    assert said[0] == said[1] > 0.01
+    said = [module.training_step({**batch, "species": s}, 0) for s in (batch["species"], others)]
+    assert said[0] != said[1]
+    said[0].backward()
+    assert all(p.grad is None for p in module.guide.parameters()) and net.glance.bias.grad.abs().sum() > 0
+    learning = module.configure_optimizers()["optimizer"].param_groups[0]["params"]
+    assert {id(p) for p in learning} == {id(p) for p in (*net.frame.parameters(), *net.glance.parameters())}
+    frames = torch.rand(9, 4, 4, 3)
+    monkeypatch.setattr(training, "ENCODER_BLENDED", 1.0)
+    blended = training._blended(frames)
+    assert ((blended - frames).abs().amax(dim=(1, 2, 3)) > 1e-5).sum() == 8  # the middle one meets itself
+    assert frames.min() <= blended.min() + 1e-6 and blended.max() <= frames.max() + 1e-6
 
 
 def test_the_shipped_encoder_fits_the_network():

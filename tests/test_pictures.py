@@ -69,9 +69,10 @@ def test_where_clips_are_foveated_by_turns_a_picture_is_dealt_either_way(made, m
     assert pictures.mark(COUNT) == made.mark
     both = pictures.Pictures(**{n: getattr(made, n)[:3] for n in (*pictures._ARRAYS, *pictures._FOVEATED)}, mark={})
     dealt = [both.deal(1, np.random.default_rng(k)) for k in range(8)]
-    assert {crop.tobytes() for crop, _ in dealt} == {a[1].tobytes() for a in (both.crops, both.foveated_crops)}
-    for crop, depth in dealt:
-        kind = "crops" if np.array_equal(crop[0], both.crops[1]) else "foveated_crops"
+    assert {crop.tobytes() for crop, _, _ in dealt} == {a[1].tobytes() for a in (both.crops, both.foveated_crops)}
+    for crop, depth, foveated in dealt:
+        kind = "foveated_crops" if foveated else "crops"
+        assert np.array_equal(crop[0], getattr(both, kind)[1])
         wanted = getattr(both, kind.replace("crops", "depth"))[1]
         assert np.array_equal(depth[0], wanted.astype(np.float32), equal_nan=True)
     faces_of = [np.isfinite(getattr(both, name)).sum() for name in ("depth", "foveated_depth")]
