@@ -218,14 +218,17 @@ def _add_train(commands: Any) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     from liveness_utils import config, dataset, training
+    from liveness_utils.errors import ConfigError
 
     paths = config.paths(args.profile, args.data, args.out)
-    dataset.prepare(paths.data, paths.features, workers=args.workers)
     settings = training.from_profile(
         config.profile(args.profile), paths.features, paths.checkpoints, seed=args.seed,
         devices=args.devices, num_nodes=args.num_nodes, strategy=args.strategy, accelerator=args.accelerator,
         **_training_changes(args),
     )  # fmt: skip
+    if settings.encoder_guide and not settings.encoder_start:
+        raise ConfigError("--encoder-guide needs an encoder to hold on to: name one with --encoder-start FILE.")
+    dataset.prepare(paths.data, paths.features, workers=args.workers)
     if not args.study:
         checkpoint = training.train(settings)
         if os.environ.get("LOCAL_RANK", "0") != "0" or os.environ.get("NODE_RANK", "0") != "0":

@@ -95,3 +95,8 @@ def test_a_folder_without_pictures_is_refused_in_a_sentence(data, tmp_path, caps
     out = run_of(data, tmp_path)
     assert cli.main(arguments(data, out, "--pictures", str(tmp_path / "none"))) == cli.FAILED
     assert "no finished pictures" in capsys.readouterr().err
+
+
+def test_a_guide_without_an_encoder_to_begin_with_is_a_sentence(data, tmp_path, capsys):
+    assert cli.main(arguments(data, tmp_path, "--encoder-guide")) == 1
+    assert "--encoder-start FILE" in capsys.readouterr().err and not (tmp_path / "features").exists()
