@@ -950,7 +950,7 @@ class PictureDataset:
     def _picture(self, k: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, bool]:
         if k < len(self.rows):
             held, row, at = self.prepared, int(self.rows[k]), int(rng.integers(self.prepared.pictures))
-            foveated = inputs.is_foveated(at) and not held.stills
+            foveated = inputs.is_foveated(at, held.stills)
             return held.crops[row][at : at + 1], np.array(held.depth[row][at : at + 1], np.float32), foveated
         return self.singles.deal(int(self.single[k - len(self.rows)]), rng)
 

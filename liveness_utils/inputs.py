@@ -312,12 +312,12 @@ def face_crops(clip, track, index: np.ndarray) -> np.ndarray:
 
 def turns(clip, count: int) -> list[bool]:
     """Which of a clip's `count` pictures are foveated: none of a still."""
-    return [is_foveated(number) and len(clip.frames) > 1 for number in range(count)]
+    return [is_foveated(number, len(clip.frames) == 1) for number in range(count)]
 
 
-def is_foveated(number: int) -> bool:
-    """Whether the picture of this number in its clip, from 0, is a foveated one."""
-    return FOVEATED and number % 2 == 1
+def is_foveated(number: int, still: bool = False) -> bool:
+    """Whether the picture of this number in its clip, from 0, is a foveated one: never of a still."""
+    return FOVEATED and number % 2 == 1 and not still
 
 
 def crop_of(frame: np.ndarray, box: np.ndarray | None, foveated: bool = False) -> np.ndarray:

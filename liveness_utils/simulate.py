@@ -15,7 +15,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from threadpoolctl import threadpool_limits
 
 from liveness_utils import instruments as pai
 from liveness_utils import motion, scenes, sensor
@@ -33,7 +32,7 @@ from liveness_utils.config import SPLITS, Profile, profile, write_json
 from liveness_utils.devices import DEVICES, DeviceProfile, draw_imu_offset, frame_times
 from liveness_utils.errors import SimulationError
 from liveness_utils.faces import Face, build_face, landmark_table, sample_identity
-from liveness_utils.head_model import REGIONS
+from liveness_utils.head_model import REGIONS, one_blas_thread
 from liveness_utils.render import BEZEL, SKIN, Material, Mesh, Texture, light_room, make_texture, project, render
 
 GENERATOR_VERSION = 4
@@ -922,7 +921,7 @@ def _truth_maps(seen, landmarks: np.ndarray, subject, lens_: Intrinsics) -> tupl
 # ---------------------------------------------------------------- a clip
 
 
-@threadpool_limits.wrap(limits=1, user_api="blas")  # two threads add up in another order, and round otherwise
+@one_blas_thread
 def simulate(spec: ClipSpec) -> Clip:
     """Make one clip with its truth.
 
@@ -956,7 +955,7 @@ def simulate(spec: ClipSpec) -> Clip:
     return Clip(spec.clip_id, film.frames, t, imu, claimed, device.facing, row, truth, spec.clip_id)
 
 
-@threadpool_limits.wrap(limits=1, user_api="blas")  # two threads add up in another order, and round otherwise
+@one_blas_thread
 def still(spec: ClipSpec, device: DeviceProfile | None = None) -> Clip:
     """One picture of what a clip of this spec would show, with the blur of its motion and its truth, without IMU.
 

@@ -660,10 +660,8 @@ def learn_pictures(
     before = guide = None
     if _goes_on(config):
         _take_encoder(net, config.encoder_start)
-        if _is_guided(config) and not prepared.stills:
-            guide = _Guide(net)
-        else:
-            before = copy.deepcopy(net.state_dict())
+        guide = _Guide(net) if _is_guided(config) else None
+        before = None if guide else copy.deepcopy(net.state_dict())
         walk(0, max(1, round(ENCODER_ON * config.encoder_epochs)))
     elif steps or not config.start:
         walk(0, config.encoder_epochs)
