@@ -195,13 +195,7 @@ def _add_train(commands: Any) -> None:
     parser.add_argument(
         "--encoder-start",
         metavar="FILE",
-        help='encoder that the lesson goes on from, "" for none (default: the profile\'s)',
-    )
-    parser.add_argument(
-        "--encoder-guide",
-        action="store_const",
-        const=True,
-        help="hold on to what that encoder says of plain crops, instead of keeping half of its weights",
+        help='encoder for plain crops to take as it is, "" to teach one (default: the profile\'s)',
     )
     parser.add_argument("--epochs", type=int, help="upper bound (default: the profile's)")
     parser.add_argument("--batch-size", type=int, help="clips a step and process (default: the profile's)")
@@ -218,7 +212,6 @@ def _add_train(commands: Any) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     from liveness_utils import config, dataset, training
-    from liveness_utils.errors import ConfigError
 
     paths = config.paths(args.profile, args.data, args.out)
     settings = training.from_profile(
@@ -226,8 +219,6 @@ def _train(args: argparse.Namespace) -> None:
         devices=args.devices, num_nodes=args.num_nodes, strategy=args.strategy, accelerator=args.accelerator,
         **_training_changes(args),
     )  # fmt: skip
-    if settings.encoder_guide and not settings.encoder_start:
-        raise ConfigError("--encoder-guide needs an encoder to hold on to: name one with --encoder-start FILE.")
     dataset.prepare(paths.data, paths.features, workers=args.workers)
     if not args.study:
         checkpoint = training.train(settings)
@@ -240,7 +231,7 @@ def _train(args: argparse.Namespace) -> None:
     print(f"{len(files)} trainings in {paths.study}")
 
 
-_TRAINING = ("epochs", "encoder_epochs", "encoder_start", "encoder_guide", "batch_size", "learning_rate")
+_TRAINING = ("epochs", "encoder_epochs", "encoder_start", "batch_size", "learning_rate")
 
 
 def _training_changes(args: argparse.Namespace) -> dict[str, Any]:

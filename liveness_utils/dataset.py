@@ -740,13 +740,29 @@ def sample_frames(n: int, k: int, rng: np.random.Generator | None) -> np.ndarray
     return np.minimum((edges[:-1] + inside * np.diff(edges)).astype(int), n - 1)
 
 
-def hold_of(chosen: np.ndarray, n: int) -> np.ndarray:
-    """Which of the chosen frames each of n steps sees: the nearest one.
+def sample_by_turns(n: int, k: int, rng: np.random.Generator | None) -> np.ndarray:
+    """Choose k of n frames whose numbers are even and odd by turns, so that every second one is foveated.
 
-    >>> hold_of(np.array([0, 4]), 6).tolist()
-    [0, 0, 0, 1, 1, 1]
+    >>> sample_by_turns(25, 6, None).tolist()
+    [0, 1, 8, 9, 16, 17]
     """
-    return np.abs(np.arange(n)[:, None] - chosen[None, :]).argmin(axis=1)
+    even, odd = 2 * sample_frames(-(-n // 2), -(-k // 2), rng), 1 + 2 * sample_frames(n // 2, k // 2, rng)
+    chosen = np.empty(k, int)
+    chosen[0::2], chosen[1::2] = even, odd
+    return chosen
+
+
+def hold_of(chosen: np.ndarray, n: int) -> np.ndarray:
+    """Which of the chosen frames each of n steps sees: the nearest one, of both kinds by turns if there are both.
+
+    >>> hold_of(np.array([0, 3, 4]), 6).tolist()
+    [0, 1, 0, 1, 2, 1]
+    """
+    apart = np.abs(np.arange(n)[:, None] - chosen[None, :])
+    if inputs.FOVEATED and len(chosen) > 1:
+        other_kind = np.arange(n)[:, None] % 2 != np.arange(len(chosen))[None, :] % 2
+        apart = np.where(other_kind, n, apart)
+    return apart.argmin(axis=1)
 
 
 @dataclass(frozen=True)
@@ -855,7 +871,8 @@ class LivenessDataset:
         return self._mirrored(item) if self.looks.mirrored[view] else item
 
     def _pixels(self, row: int, rng: np.random.Generator | None) -> dict:
-        chosen = sample_frames(inputs.FRAMES, self.frames, rng)
+        sample = sample_by_turns if inputs.FOVEATED and self.frames > 1 else sample_frames
+        chosen = sample(inputs.FRAMES, self.frames, rng)
         crops, depth = np.asarray(self._shown(row)[chosen]), np.array(self.prepared.depth[row][chosen], np.float32)
         if rng is not None:
             crops, depth = augment_crops(crops, depth, rng)
@@ -912,7 +929,8 @@ class PictureDataset:
         singles: `pictures.Pictures` to mix in, once an epoch each, or None.
         exclude: species of which no single picture is dealt.
         each: pictures of every clip an epoch. walk: from 1 on they are changed more (see
-            `augment_crops`), and differently for each number.
+            `augment_crops`), and differently for each number. foveated: only such crops, or only
+            plain ones; None takes both. (Where crops are not foveated, all are plain.)
     """
 
     def __init__(
@@ -924,8 +942,12 @@ class PictureDataset:
         exclude: Sequence[str] = (),
         each: int = 1,
         walk: int = 0,
+        foveated: bool | None = None,
     ) -> None:
         self.prepared, self.seed, self.epoch, self.walk = prepared, seed, 0, walk
+        number = np.arange(prepared.pictures)
+        kinds = np.array([inputs.is_foveated(int(n), prepared.stills) for n in number])
+        self.foveated, self._numbers = foveated, number if foveated is None else number[kinds == foveated]
         self.rows, self.singles = np.repeat(np.asarray(rows), each), singles
         left_out = [SPECIES.index(name) for name in exclude]
         single = np.zeros(0, int) if singles is None else np.flatnonzero(~np.isin(singles.species, left_out))
@@ -939,20 +961,19 @@ class PictureDataset:
         return len(self.species)
 
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
-        """frame (112, 112, 3) uint8, depth (14, 14) float32, species int, foveated bool."""
+        """frame (112, 112, 3) uint8, depth (14, 14) float32, species int."""
         rng = np.random.default_rng((self.seed, 1 + self.walk, self.epoch, k))
-        crops, depth, foveated = self._picture(k, rng)
+        crops, depth = self._picture(k, rng)
         crops, depth = augment_crops(crops, depth, rng, wide=self.walk > 0)
         way = -1 if rng.random() < 0.5 else 1
         picture, relief = (np.ascontiguousarray(x[0][:, ::way]) for x in (crops, depth))
-        return {"frame": picture, "depth": relief, "species": np.int64(self.species[k]), "foveated": np.bool_(foveated)}
+        return {"frame": picture, "depth": relief, "species": np.int64(self.species[k])}
 
-    def _picture(self, k: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, bool]:
+    def _picture(self, k: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         if k < len(self.rows):
-            held, row, at = self.prepared, int(self.rows[k]), int(rng.integers(self.prepared.pictures))
-            foveated = inputs.is_foveated(at, held.stills)
-            return held.crops[row][at : at + 1], np.array(held.depth[row][at : at + 1], np.float32), foveated
-        return self.singles.deal(int(self.single[k - len(self.rows)]), rng)
+            held, row, at = self.prepared, int(self.rows[k]), int(rng.choice(self._numbers))
+            return held.crops[row][at : at + 1], np.array(held.depth[row][at : at + 1], np.float32)
+        return self.singles.deal(int(self.single[k - len(self.rows)]), rng, self.foveated)
 
 
 def batches(dataset: LivenessDataset, size: int) -> Callable:

@@ -20,7 +20,7 @@ from liveness_utils.model import count_parameters
 # Attribute paths of LivenessNet's blocks, in the order in which data passes them.
 BLOCKS = (
     "frame.fine", "frame.middle", "frame.coarse", "frame.lateral_fine", "frame.lateral_middle",
-    "frame.cbam", "frame.depth", "frame.widen", "frame.embed", "glance", "picture", "features.mlp", "features.motion",
+    "frame.cbam", "frame.depth", "frame.widen", "frame.embed", "glance", "fovea", "fovea_glance", "picture", "features.mlp", "features.motion",
     "imu.conv", "imu.embed", "imu.motion", "watch", "input_gates", "state_gates", "judge", "liveness",
     "species", "consistency",
 )  # fmt: skip
@@ -44,7 +44,8 @@ def block_table(net: nn.Module) -> pd.DataFrame:
     """
     shapes: dict[str, tuple[str, str]] = {}
     blocks = dict(net.named_modules())
-    hooks = [blocks[name].register_forward_hook(_note(shapes, name)) for name in BLOCKS]
+    names = [name for name in BLOCKS if name in blocks]
+    hooks = [blocks[name].register_forward_hook(_note(shapes, name)) for name in names]
     zeros = (
         torch.zeros(1, inputs.FRAMES, inputs.CROP, inputs.CROP, 3),
         torch.zeros(1, inputs.FRAMES, net.config.n_features),
@@ -57,7 +58,7 @@ def block_table(net: nn.Module) -> pd.DataFrame:
     finally:
         for hook in hooks:
             hook.remove()
-    rows = [(name, *shapes[name], count_parameters(blocks[name])) for name in BLOCKS]
+    rows = [(name, *shapes[name], count_parameters(blocks[name])) for name in names]
     return pd.DataFrame(rows, columns=["block", "input", "output", "parameters"]).set_index("block")
 
 
@@ -72,8 +73,8 @@ def _note(shapes: dict, name: str):
 def attention_maps(net: nn.Module, prepared: Prepared, row: int, frames: np.ndarray) -> np.ndarray:
     """CBAM's spatial weights over some frames of a clip, (f, 14, 14) in 0..1."""
     with torch.inference_mode():
-        crops = torch.from_numpy(np.array(prepared.crops[row][frames])).float() / 255.0
-        return net.attention(crops).numpy()
+        crops = torch.from_numpy(np.array(prepared.crops[row])).float() / 255.0
+        return net.attention(crops).numpy()[frames]
 
 
 def saliency(net: nn.Module, prepared: Prepared, row: int, smooth: float = 2.0) -> np.ndarray:

@@ -151,6 +151,8 @@ def lean(net: nn.Module) -> nn.Module:
         return net
     fast = copy.deepcopy(inner)
     fast.frame = _LeanFrames(inner.frame)
+    if inner.config.fovea:
+        fast.fovea = _LeanFrames(inner.fovea)
     fast = StepNet(fast) if isinstance(net, StepNet) else fast
     return fast.eval()
 

@@ -6,6 +6,7 @@ Clips prepared by `dataset` come in, `training` fits the weights, `export` turns
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -37,7 +38,8 @@ class ModelConfig:
     correlation the network follows, `levels` the number of learned signals of pixels, features and
     IMU whose running statistics it follows, `drop` the share of evidence left out in training,
     `verdict` whether each picture is also asked by itself (see `PictureVerdict`), `veto` whether
-    that it shows a mask overrules whatever the rest says, `foveated` which kind of crops it learned from.
+    that it shows a mask overrules whatever the rest says, `foveated` which kind of crops it learned from,
+    `fovea` whether foveated crops, every second picture, have an encoder of their own.
     """
 
     n_features: int
@@ -53,6 +55,7 @@ class ModelConfig:
     verdict: bool = True
     veto: bool = False
     foveated: bool = FOVEATED
+    fovea: bool = False
 
 
 class ChannelAttention(nn.Module):
@@ -164,17 +167,19 @@ class FrameEncoder(nn.Module):
 
     MobileNetV3-small (Howard et al., ICCV 2019) gives maps of 14x14 (fine), 7x7 (middle) and 4x4
     (coarse); fine and middle meet at 14x14, pass CBAM and feed the depth head, and are pooled
-    beside the coarse map for the embedding.
+    beside the coarse map for the embedding. A short one ends with the middle map, which takes the
+    coarse one's place: a fifth of the weights.
     """
 
     FINE, MIDDLE, COARSE = 4, 9, 12
 
-    def __init__(self, embedding: int, imagenet: bool = False, width: int = 48) -> None:
+    def __init__(self, embedding: int, imagenet: bool = False, width: int = 48, short: bool = False) -> None:
         super().__init__()
         blocks = _backbone(imagenet)
         self.fine = blocks[: self.FINE]
         self.middle = blocks[self.FINE : self.MIDDLE]
-        self.coarse = blocks[self.MIDDLE : self.COARSE]
+        self.coarse = nn.Identity() if short else blocks[self.MIDDLE : self.COARSE]
+        deep, wide = (48, 192) if short else (96, 288)
         self.lateral_fine = nn.Conv2d(24, width, 1)
         self.lateral_middle = nn.Conv2d(48, width, 1)
         self.cbam = CBAM(width)
@@ -184,8 +189,8 @@ class FrameEncoder(nn.Module):
             nn.Hardswish(),
             nn.Conv2d(32, 1, 1),
         )
-        self.widen = nn.Sequential(nn.Conv2d(96, 288, 1, bias=False), nn.BatchNorm2d(288), nn.Hardswish())
-        self.embed = nn.Linear(288 + width, embedding)
+        self.widen = nn.Sequential(nn.Conv2d(deep, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.Hardswish())
+        self.embed = nn.Linear(wide + width, embedding)
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
 
@@ -307,7 +312,8 @@ class Watch(nn.Module):
 
     A boosted tree on clip-level cues beats an LSTM on a thousand clips because mean, spread and
     extremes of a cue tell more than its order in time. Here the cues are learned, and each
-    modality has signals of its own, so that a missing one takes nothing with it.
+    modality has signals of its own, so that a missing one takes nothing with it. Signals that come
+    with every second frame only (of plain and of foveated crops) have a course of their own.
 
     Source: statistics pooling, Snyder et al., X-vectors, ICASSP 2018,
         doi 10.1109/ICASSP.2018.8461375; mean and deviation there, five statistics here.
@@ -315,15 +321,14 @@ class Watch(nn.Module):
 
     STATISTICS = ("mean", "deviation", "least", "most", "change")
 
-    def __init__(self, widths: tuple[int, int, int], levels: tuple[int, int, int]) -> None:
+    def __init__(self, widths: tuple[int, ...], levels: tuple[int, ...], turns: tuple[int, ...]) -> None:
         super().__init__()
-        self.levels = tuple(levels)
+        self.levels, self.turns = tuple(levels), tuple(turns)
         self.signals = nn.ModuleList(nn.Linear(w, m) for w, m in zip(widths, levels, strict=True))
 
-    def forward(self, pixels: Tensor, features: Tensor, imu: Tensor) -> Tensor:
-        """Embedding of pixels (n, E), scaled features (n, G), embedding of the IMU (n, W): (n, M)."""
-        parts = zip(self.signals, (pixels, features, imu), strict=True)
-        return torch.cat([signal(part) for signal, part in parts], dim=1)
+    def forward(self, *parts: Tensor) -> Tensor:
+        """What each modality is known by, (n, its width) each: (n, M)."""
+        return torch.cat([signal(part) for signal, part in zip(self.signals, parts, strict=True)], dim=1)
 
     @property
     def width(self) -> int:
@@ -331,21 +336,51 @@ class Watch(nn.Module):
         return sum(self.levels)
 
     def visible(self, presence: Tensor) -> Tensor:
-        """(B, 3) to (B, 5 M): 1 where a statistic is of a modality that is there."""
-        seen = [presence[:, i : i + 1].repeat(1, m) for i, m in enumerate(self.levels)]
-        return torch.cat(seen * len(self.STATISTICS), dim=1)
+        """(B, modalities) to (B, 5 M): 1 where a statistic is of a modality that is there."""
+        return torch.cat([self._spread(torch.split(presence, 1, dim=1))] * len(self.STATISTICS), dim=1)
 
-    def advance(self, sums: Tensor, x: Tensor, count: Tensor) -> Tensor:
-        """Take one frame's signals (B, M) into the sums (B, 6 M) of `count` (B, 1) frames before."""
+    def _spread(self, parts: Sequence[Tensor]) -> Tensor:
+        """One value a modality, (B, 1) each, to one a signal, (B, M)."""
+        return torch.cat([part.repeat(1, m) for part, m in zip(parts, self.levels, strict=True)], dim=1)
+
+    def _counts(self, count: Tensor, foveated: Tensor) -> Tensor:
+        """How many frames each signal has come with: (B, M), or (B, 1) where all have come with every one."""
+        if not any(self.turns):
+            return count
+        return self._spread([(count, count - foveated, foveated)[turn] for turn in self.turns])
+
+    def advance(self, sums: Tensor, x: Tensor, count: Tensor, foveated: Tensor, turn: Tensor) -> Tensor:
+        """Take one frame's signals (B, M) into the sums (B, 6 M) of `count` (B, 1) frames before.
+
+        `foveated` (B, 1) of those showed a foveated crop; `turn` (B, 1) is 1 if this one does.
+        """
         total, squares, least, most, change, before = torch.chunk(sums, 6, dim=1)
-        started = torch.clamp(count, 0.0, 1.0)
+        started = torch.clamp(self._counts(count, foveated), 0.0, 1.0)
         least = torch.minimum(least, x) * started + x * (1.0 - started)
         most = torch.maximum(most, x) * started + x * (1.0 - started)
         change = change + torch.abs(x - before) * started
-        return torch.cat([total + x, squares + x * x, least, most, change, x], dim=1)
+        taken = torch.cat([total + x, squares + x * x, least, most, change, x], dim=1)
+        if not any(self.turns):
+            return taken
+        fresh = self._spread([(torch.ones_like(turn), 1.0 - turn, turn)[k] for k in self.turns]).repeat(1, 6)
+        return taken * fresh + sums * (1.0 - fresh)
 
-    def statistics(self, sums: Tensor, count: Tensor) -> Tensor:
+    def gather(self, x: Tensor) -> Tensor:
+        """All frames' signals (B, T, M) at once: the sums (B, 6 M) that `advance` comes to."""
+        found = []
+        for turn, part in zip(self.turns, torch.split(x, self.levels, dim=2), strict=True):
+            part = (part, part[:, 0::2], part[:, 1::2])[turn]
+            if part.shape[1] == 0:
+                found.append([part.new_zeros(len(x), part.shape[2])] * 6)
+                continue
+            change = torch.abs(part[:, 1:] - part[:, :-1]).sum(dim=1)
+            ends = part.amin(dim=1), part.amax(dim=1), change, part[:, -1]
+            found.append([part.sum(dim=1), (part * part).sum(dim=1), *ends])
+        return torch.cat([each for same in zip(*found, strict=True) for each in same], dim=1)
+
+    def statistics(self, sums: Tensor, count: Tensor, foveated: Tensor) -> Tensor:
         """The five statistics of the frames so far, (B, 5 M), in the order of STATISTICS."""
+        count = torch.clamp(self._counts(count, foveated), min=1.0)
         total, squares, least, most, change, _ = torch.chunk(sums, 6, dim=1)
         mean = total / count
         # The floor keeps the root's slope finite where nothing varies.
@@ -404,13 +439,18 @@ class LivenessNet(nn.Module):
         self.frame = FrameEncoder(config.embedding, config.imagenet)
         self.features = FeatureEncoder(config.n_features, tuple(config.imu_columns), self.FEATURE_WIDTH, k)
         self.imu = ImuEncoder(self.IMU_WIDTH, k)
-        fused = config.embedding + self.FEATURE_WIDTH + self.IMU_WIDTH
+        self._widths = (config.embedding, self.FEATURE_WIDTH, self.IMU_WIDTH)
+        watched, levels, turns = (config.embedding, config.n_features, self.IMU_WIDTH), config.levels, (0, 0, 0)
+        if config.fovea:
+            self.fovea = FrameEncoder(config.embedding, config.imagenet, short=True)
+            self.fovea_glance = nn.Linear(config.embedding, config.n_species)
+            watched, levels, turns = (*watched, config.embedding), (*levels, levels[0]), (1, 0, 0, 2)
+        fused = sum(self._widths)
         self.missing = nn.Parameter(torch.zeros(fused))
         self.input_gates = nn.Linear(fused, 4 * width)
         self.state_gates = nn.Linear(width, 4 * width, bias=False)
         self.pair_norm = nn.Parameter(torch.tensor(1e-2))
-        self._widths = (config.embedding, self.FEATURE_WIDTH, self.IMU_WIDTH)
-        self.watch = Watch((config.embedding, config.n_features, self.IMU_WIDTH), config.levels)
+        self.watch = Watch(watched, levels, turns)
         evidence = 2 * width + k + len(Watch.STATISTICS) * self.watch.width
         self.judge = Judge(evidence, self.JUDGE_WIDTH, config.drop)
         self.liveness = nn.Linear(self.JUDGE_WIDTH + 1, 1)
@@ -419,7 +459,8 @@ class LivenessNet(nn.Module):
         self.glance = nn.Linear(config.embedding, config.n_species)
         self.picture = PictureVerdict(config.n_species)
         if config.veto:
-            self.veto_gain = nn.Parameter(torch.ones(len(MASKS)))
+            asked = 1 + config.fovea
+            self.veto_gain = nn.Parameter(torch.full((asked * len(MASKS),), 1.0 / asked))
             self.veto_shift = nn.Parameter(torch.full((len(MASKS),), 2.0))
         self.spare = nn.Dropout(config.drop)
 
@@ -432,11 +473,9 @@ class LivenessNet(nn.Module):
         """Zeros: h (B, H) and c (B, state_size)."""
         return torch.zeros(batch, self.config.hidden), torch.zeros(batch, self.state_size)
 
-    def _fuse(self, parts: list[Tensor], presence: Tensor) -> Tensor:
+    def _fuse(self, parts: list[Tensor], there: Sequence[Tensor]) -> Tensor:
         learned = torch.split(self.missing, self._widths)
-        mixed = [
-            part * presence[:, i : i + 1] + learned[i] * (1.0 - presence[:, i : i + 1]) for i, part in enumerate(parts)
-        ]
+        mixed = [part * here + gap * (1.0 - here) for part, gap, here in zip(parts, learned, there, strict=True)]
         return torch.cat(mixed, dim=1)
 
     def _lstm(self, gates: Tensor, h: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
@@ -447,20 +486,48 @@ class LivenessNet(nn.Module):
     def _advance(self, gates: Tensor, signals: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """One frame of recurrence: LSTM, and the sums behind means, correlations and statistics."""
         k = self.config.pairs
-        cell, total, pairs, levels, verdicts, count = torch.split(c, self._state_widths, dim=1)
-        seen, felt, x, verdict = torch.split(signals, [k, k, self.watch.width, VERDICTS], dim=1)
+        cell, total, pairs, levels, verdicts, foveated, count = torch.split(c, self._state_widths, dim=1)
+        seen, felt, x, verdict, turn = torch.split(signals, self._signal_widths, dim=1)
         h, cell = self._lstm(gates, h, cell)
         before, sums = torch.split(pairs, [k, 5 * k], dim=1)
         started = torch.clamp(count, 0.0, 1.0)
         change, felt = (seen - before) * started, felt * started
         sums = sums + torch.cat([change, felt, change * change, felt * felt, change * felt], dim=1)
-        levels = self.watch.advance(levels, x, count)
-        return h, torch.cat([cell, total + h, seen, sums, levels, verdicts + verdict, count + 1.0], dim=1)
+        levels = self.watch.advance(levels, x, count, foveated, turn)
+        sums = [total + h, seen, sums, levels, verdicts + verdict, foveated + turn, count + 1.0]
+        return h, torch.cat([cell, *sums], dim=1)
+
+    def _gather(self, gates: Tensor, signals: Tensor) -> tuple[Tensor, Tensor]:
+        """All frames (B, T, ...) at once: the state that `_advance` comes to, in a tenth of the operators."""
+        h, c = (s.to(gates) for s in self.initial_state(len(gates)))
+        cell, hs = c[:, : self.config.hidden], []
+        for t in range(gates.shape[1]):
+            h, cell = self._lstm(gates[:, t], h, cell)
+            hs.append(h)
+        seen, felt, x, verdict, turn = torch.split(signals, self._signal_widths, dim=2)
+        change, felt = seen[:, 1:] - seen[:, :-1], felt[:, 1:]
+        pairs = torch.cat([change, felt, change * change, felt * felt, change * felt], dim=2).sum(dim=1)
+        count = torch.full_like(c[:, -1:], gates.shape[1])
+        sums = [torch.stack(hs).sum(dim=0), seen[:, -1], pairs, self.watch.gather(x)]
+        return h, torch.cat([cell, *sums, verdict.sum(dim=1), turn.sum(dim=1), count], dim=1)
+
+    @property
+    def _verdicts(self) -> int:
+        """What the plain pictures say, and, where there are foveated ones, what those say of masks."""
+        return VERDICTS + (len(MASKS) if self.config.fovea else 0)
+
+    @property
+    def _signal_widths(self) -> list[int]:
+        return [self.config.pairs, self.config.pairs, self.watch.width, self._verdicts, int(self.config.fovea)]
 
     @property
     def _state_widths(self) -> list[int]:
         width, k = self.config.hidden, self.config.pairs
-        return [width, width, 6 * k, 6 * self.watch.width, VERDICTS, 1]
+        return [width, width, 6 * k, 6 * self.watch.width, self._verdicts, int(self.config.fovea), 1]
+
+    def _watched(self, presence: Tensor) -> Tensor:
+        """Presence of everything that is watched: foveated pictures are there where the video is."""
+        return torch.cat([presence, presence[:, :1]], dim=1) if self.config.fovea else presence
 
     def _correlations(self, pairs: Tensor, count: Tensor) -> Tensor:
         _, su, sv, suu, svv, suv = torch.chunk(pairs, 6, dim=1)
@@ -471,53 +538,99 @@ class LivenessNet(nn.Module):
 
     def _evidence(self, h: Tensor, c: Tensor, presence: Tensor) -> Tensor:
         """Of the frames so far: last and mean output, pair correlations, statistics, (B, 2H + K + 5M)."""
-        _, total, pairs, levels, _, count = torch.split(c, self._state_widths, dim=1)
+        _, total, pairs, levels, _, foveated, count = torch.split(c, self._state_widths, dim=1)
         rho = self._correlations(pairs, count) * presence[:, 1:2] * presence[:, 2:3]
-        course = self.watch.statistics(levels, count) * self.watch.visible(presence)
+        course = self.watch.statistics(levels, count, foveated) * self.watch.visible(self._watched(presence))
         return torch.cat([h, total / count, rho, course], dim=1)
 
     def _heads(self, h: Tensor, c: Tensor, presence: Tensor) -> dict[str, Tensor]:
         judged = self.judge(self._evidence(h, c, presence))
         consistency = self.consistency(judged) * presence[:, 2:3]
         fused = self.liveness(torch.cat([judged, consistency], dim=1))
-        verdicts, count = torch.split(c, self._state_widths, dim=1)[-2:]
-        decided = self._decide(fused, verdicts / count, presence) if self.config.verdict else fused
+        decided = self._decide(fused, self._pictures(c), presence) if self.config.verdict else fused
         return {
             "logit": decided.reshape(-1),
             "species": self.species(judged),
             "consistency": consistency.reshape(-1),
         }
 
-    def _decide(self, fused: Tensor, pictures: Tensor, presence: Tensor) -> Tensor:
+    def _pictures(self, c: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the frames so far, on average: a living face (B, 1), no mask of either kind (B, 2), and the latter
+        once more as foveated pictures tell it, where they have an encoder of their own."""
+        verdicts, foveated, count = torch.split(c, self._state_widths, dim=1)[-3:]
+        if not self.config.fovea:
+            return torch.split(verdicts / count, [1, len(MASKS)], dim=1)
+        plain, closer = torch.split(verdicts, [VERDICTS, len(MASKS)], dim=1)
+        alive, masks = torch.split(plain / (count - foveated), [1, len(MASKS)], dim=1)
+        return alive, torch.cat([masks, closer / torch.clamp(foveated, min=1.0)], dim=1)
+
+    def _decide(self, fused: Tensor, pictures: tuple[Tensor, Tensor], presence: Tensor) -> Tensor:
         """With an IMU the fusion decides; without, the pictures have a veto; with pictures alone, they decide.
 
         Where the network is made so, a mask is a veto in any case: other evidence cannot outvote it.
+        Foveated pictures with an encoder of their own are asked for masks only, and only where there
+        is more than pictures: that encoder knows no camera but the simulator's.
         """
         seen, marks, felt = torch.chunk(presence, 3, dim=1)
-        alive, masks = torch.split(pictures, [1, len(MASKS)], dim=1)
+        alive, masks = pictures
         if self.config.veto:
-            unmasked = masks * self.veto_gain + self.veto_shift
+            unmasked = sum(torch.split(masks * self.veto_gain, len(MASKS), dim=1)) + self.veto_shift
             held = soft_minimum(fused, *torch.split(unmasked, 1, dim=1))
             fused = seen * held + (1.0 - seen) * fused
         without = seen * (marks * soft_minimum(fused, alive) + (1.0 - marks) * alive) + (1.0 - seen) * fused
         return felt * fused + (1.0 - felt) * without
 
     def _signals(
-        self, look: tuple[Tensor, Tensor], features: Tensor, imu: Tensor, presence: Tensor
+        self, look: tuple[Tensor, Tensor], features: Tensor, imu: Tensor, presence: Tensor, turn: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Gates (n, 4H) and signals (n, 2K + M + 3) of frames that are each for themselves."""
+        """Gates (n, 4H) and signals (n, `_signal_widths`) of frames that are each for themselves.
+
+        `turn` (n, 1) is 1 for frames that show a foveated crop, and (n, 0) where all have one encoder.
+        """
         embedding, relief = look
         verdict = self.picture(self.glance(embedding), relief)
         scaled, geometry, seen = self.features(features, presence[:, 2:3])
         inertia, felt = self.imu(imu)
-        gates = self.input_gates(self.spare(self._fuse([embedding, geometry, inertia], presence)))
-        return gates, torch.cat([seen, felt, self.watch(embedding, scaled, inertia), verdict], dim=1)
+        parts, watched = [embedding, geometry, inertia], [embedding, scaled, inertia]
+        there = list(torch.chunk(presence, 3, dim=1))
+        if self.config.fovea:
+            masks = self.picture(self.fovea_glance(embedding), relief)[:, 1:]
+            verdict = torch.cat([verdict * (1.0 - turn), masks * turn], dim=1)
+            there[0] = there[0] * (1.0 - turn)  # of foveated crops, the course of their signals is enough
+            watched.append(embedding)
+        gates = self.input_gates(self.spare(self._fuse(parts, there)))
+        return gates, torch.cat([seen, felt, self.watch(*watched), verdict, turn], dim=1)
 
     def look(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Crops (n, 112, 112, 3) to what all later parts know of them: embedding (n, E) and strength of relief
-        (n, 1); and the maps of depth and attention (n, 14, 14)."""
-        embedding, depth, attention = self.frame(frames)
-        return embedding, PictureVerdict.relief(depth).unsqueeze(1), depth, attention
+        """Look at the pictures of clips, in their order: every second one is foveated and may have its own encoder.
+
+        Args:
+            frames: (B, F, 112, 112, 3) RGB 0..1.
+
+        Returns:
+            what all later parts know of them, embedding (B, F, E) and strength of relief (B, F, 1), and the
+            maps of depth and attention (B, F, 14, 14).
+        """
+        if not self.config.fovea or frames.shape[1] == 1:
+            seen = self._look(self.frame, frames)
+        else:
+            plain, foveated = self._look(self.frame, frames[:, 0::2]), self._look(self.fovea, frames[:, 1::2])
+            seen = [_by_turns(a, b) for a, b in zip(plain, foveated, strict=True)]
+        embedding, depth, attention = seen
+        relief = PictureVerdict.relief(depth.flatten(0, 1)).reshape(*depth.shape[:2], 1)
+        return embedding, relief, depth, attention
+
+    @staticmethod
+    def _look(encoder: nn.Module, frames: Tensor) -> list[Tensor]:
+        batch, shown = frames.shape[:2]
+        seen = encoder(frames.reshape(-1, *frames.shape[2:]))
+        return [m.reshape(batch, shown, *m.shape[1:]) for m in seen]
+
+    def _kinds(self, embedding: Tensor) -> Tensor:
+        """The species as each picture (B, F, E) by itself tells it: (B, F, S)."""
+        if not self.config.fovea or embedding.shape[1] == 1:
+            return self.glance(embedding)
+        return _by_turns(self.glance(embedding[:, 0::2]), self.fovea_glance(embedding[:, 1::2]))
 
     def encode(
         self, frames: Tensor, features: Tensor, imu: Tensor, presence: Tensor, hold: Tensor | None = None
@@ -528,31 +641,30 @@ class LivenessNet(nn.Module):
             frames: (B, F, 112, 112, 3) RGB 0..1.
             features: (B, T, G). imu: (B, T, W, 6). presence: (B, 3).
             hold: (N, T) int, which of the B * F pictures step t of clip n sees; features, IMU and
-                presence then have N rows. None: every clip sees its own F = T frames.
+                presence then have N rows. None: every clip sees its own F = T frames. Every second
+                picture, and what every second step sees, is foveated.
 
         Returns:
-            gates (B, T, 4H), signals (B, T, 2K + M + 3), embedding of the pictures (B, F, E), depth
+            gates (B, T, 4H), signals (B, T, `_signal_widths`), embedding of the pictures (B, F, E), depth
             (B, F, 14, 14), attention (B, F, 14, 14).
         """
-        batch, shown = frames.shape[:2]
-        embedding, relief, depth, attention = self.look(frames.reshape(-1, *frames.shape[2:]))
-        looks = (embedding, relief) if hold is None else tuple(x[hold.reshape(-1)] for x in (embedding, relief))
-        temporal = self._align(looks, features, imu, presence)
-        return (*temporal, *(m.reshape(batch, shown, *m.shape[1:]) for m in (embedding, depth, attention)))
+        embedding, relief, depth, attention = self.look(frames)
+        looks = embedding.flatten(0, 1), relief.flatten(0, 1)
+        looks = looks if hold is None else tuple(x[hold.reshape(-1)] for x in looks)
+        return (*self._align(looks, features, imu, presence), embedding, depth, attention)
 
     def _align(self, looks: tuple[Tensor, Tensor], features: Tensor, imu: Tensor, presence: Tensor) -> list[Tensor]:
         """Looks (N * T, ...) beside features and IMU (N, T, ...): gates and signals (N, T, ...)."""
         clips, steps = features.shape[:2]
         mask = presence.unsqueeze(1).repeat(1, steps, 1).reshape(-1, 3)
         flat = features.reshape(-1, features.shape[-1]), imu.reshape(-1, *imu.shape[2:])
-        return [x.reshape(clips, steps, -1) for x in self._signals(looks, *flat, mask)]
+        turn = (torch.arange(steps, device=presence.device) % 2).to(presence).repeat(clips).unsqueeze(1)
+        turn = turn[:, : int(self.config.fovea)]
+        return [x.reshape(clips, steps, -1) for x in self._signals(looks, *flat, mask, turn)]
 
     def judge_course(self, gates: Tensor, signals: Tensor, presence: Tensor) -> dict[str, Tensor]:
         """Let the frames pass in their order: gates and signals (N, T, ...) to the heads' answers (see `forward`)."""
-        h, c = (s.to(gates) for s in self.initial_state(len(gates)))
-        for t in range(gates.shape[1]):
-            h, c = self._advance(gates[:, t], signals[:, t], h, c)
-        return self._heads(h, c, presence)
+        return self._heads(*self._gather(gates, signals), presence)
 
     def judge_looks(
         self, embedding: Tensor, relief: Tensor, features: Tensor, imu: Tensor, presence: Tensor
@@ -584,12 +696,12 @@ class LivenessNet(nn.Module):
         """
         gates, signals, embedding, depth, _ = self.encode(frames, features, imu, presence, hold)
         out = {**self.judge_course(gates, signals, presence), "depth": depth}
-        return {**out, "glance": self.glance(self.spare(embedding))} if self.training else out
+        return {**out, "glance": self._kinds(self.spare(embedding))} if self.training else out
 
     def step(
         self, frame: Tensor, features: Tensor, imu: Tensor, presence: Tensor, h: Tensor, c: Tensor
     ) -> dict[str, Tensor]:
-        """Judge everything up to this frame.
+        """Judge everything up to this frame; every second one after the first has to be foveated.
 
         Args:
             frame: (B, 112, 112, 3) RGB 0..1. features: (B, G). imu: (B, W, 6). presence: (B, 3).
@@ -598,20 +710,34 @@ class LivenessNet(nn.Module):
         Returns:
             as `forward` with depth (B, 14, 14), and the new h and c.
         """
-        embedding, relief, depth, _ = self.look(frame)
-        gates, signals = self._signals((embedding, relief), features, imu, presence)
+        embedding, depth, _ = self.frame(frame)
+        foveated, count = torch.split(c, self._state_widths, dim=1)[-2:]
+        turn = count[:, : int(self.config.fovea)] - 2.0 * foveated  # plain ones come first
+        if self.config.fovea:
+            closer, shape, _ = self.fovea(frame)
+            embedding = embedding * (1.0 - turn) + closer * turn
+            depth = depth * (1.0 - turn.unsqueeze(2)) + shape * turn.unsqueeze(2)
+        relief = PictureVerdict.relief(depth).unsqueeze(1)
+        gates, signals = self._signals((embedding, relief), features, imu, presence, turn)
         h, c = self._advance(gates, signals, h, c)
         return {**self._heads(h, c, presence), "depth": depth, "h": h, "c": c}
 
     def attention(self, frames: Tensor) -> Tensor:
-        """CBAM's spatial weights of crops (n, 112, 112, 3): (n, 14, 14), 0..1."""
-        return self.frame(frames)[2]
+        """CBAM's spatial weights of the pictures of one clip, (F, 112, 112, 3): (F, 14, 14), 0..1."""
+        return self.look(frames.unsqueeze(0))[3].squeeze(0)
 
     def set_scaling(self, feature_mean: Tensor, feature_std: Tensor, imu_std: Tensor) -> None:
         """Store the training set's statistics: (G,), (G,) and (6,), in the inputs' units."""
         self.features.mean.copy_(feature_mean)
         self.features.std.copy_(torch.clamp(feature_std, min=1e-4))
         self.imu.std.copy_(torch.clamp(imu_std, min=1e-3))
+
+
+def _by_turns(first: Tensor, second: Tensor) -> Tensor:
+    """Shuffle (B, n or n + 1, ...) and (B, n, ...) into one another along the second dimension."""
+    n = second.shape[1]
+    pairs = torch.stack([first[:, :n], second], dim=2).flatten(1, 2)
+    return pairs if first.shape[1] == n else torch.cat([pairs, first[:, n:]], dim=1)
 
 
 class SeedNet(nn.Module):

@@ -60,12 +60,15 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.species)
 
-    def deal(self, k: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, bool]:
-        """Crop (1, 112, 112, 3) and depth (1, 14, 14) float32 of picture k, of either kind by chance, if it has both;
-        and whether it is foveated."""
-        foveated = self.foveated_crops is not None and rng.random() < 0.5
+    def deal(self, k: int, rng: np.random.Generator, foveated: bool | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Crop (1, 112, 112, 3) and depth (1, 14, 14) float32 of picture k, foveated or not; None: as chance has it.
+
+        Where there are no foveated crops all are plain.
+        """
+        foveated = rng.random() < 0.5 if foveated is None else foveated
+        foveated = foveated and self.foveated_crops is not None
         crops, depth = (self.foveated_crops, self.foveated_depth) if foveated else (self.crops, self.depth)
-        return crops[k : k + 1], np.array(depth[k : k + 1], np.float32), foveated
+        return crops[k : k + 1], np.array(depth[k : k + 1], np.float32)
 
     def first(self, count: int) -> Pictures:
         """The first `count` pictures or a few less: whole groups, hence those of a folder that was made with so many."""

@@ -80,9 +80,9 @@ def fold_norms(module: nn.Module) -> nn.Module:
 
 
 def prepare(net: LivenessNet) -> LivenessNet:
-    """A copy of a network whose picture encoder rounds, and whose other weights are held.
+    """A copy of a network whose picture encoders round, and whose other weights are held.
 
-    The encoder is exported by torch.export and given a fake quantiser at every border by torchao's
+    An encoder is exported by torch.export and given a fake quantiser at every border by torchao's
     PT2E flow. Fusion, recurrence and heads stay float: running sums over 25 frames do not fit 256
     steps, and hold about one in seven weights.
 
@@ -95,17 +95,27 @@ def prepare(net: LivenessNet) -> LivenessNet:
     if not isinstance(net, LivenessNet):
         raise ModelError(f"{type(net).__name__} has no picture encoder to round; take the fusion network.")
     rounded = export.lean(net).requires_grad_(False)
-    encoder = fold_norms(rounded.frame)
     pictures = torch.rand(4, inputs.CROP, inputs.CROP, 3)
     with export._silent():
         from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 
         many = ({0: torch.export.Dim("pictures", min=2, max=4096)},)
-        graph = torch.export.export(encoder, (pictures,), dynamic_shapes=many).module()
-        rounded.frame = prepare_qat_pt2e(graph, _quantizer())
-    for weight in rounded.frame.parameters():
+        for name in encoders(net):
+            encoder = fold_norms(getattr(rounded, name))
+            graph = torch.export.export(encoder, (pictures,), dynamic_shapes=many).module()
+            setattr(rounded, name, prepare_qat_pt2e(graph, _quantizer()))
+    for weight in _weights(rounded):
         weight.requires_grad_(True)
     return rounded
+
+
+def encoders(net: LivenessNet) -> tuple[str, ...]:
+    """Names of a network's picture encoders: for plain crops, and for foveated ones where they have their own."""
+    return ("frame", "fovea") if net.config.fovea else ("frame",)
+
+
+def _weights(rounded: LivenessNet) -> list[nn.Parameter]:
+    return [weight for name in encoders(rounded) for weight in getattr(rounded, name).parameters()]
 
 
 # --------------------------------------------------------------------------------------- training
@@ -117,7 +127,7 @@ def distance(ours: Tensor, theirs: Tensor) -> Tensor:
 def fine_tune(
     net: LivenessNet, prepared: ds.Prepared, config: QatConfig, rows: np.ndarray | None = None
 ) -> tuple[LivenessNet, np.ndarray]:
-    """Teach a rounded encoder to answer as the float one does.
+    """Teach rounded encoders to answer as the float ones do.
 
     The float network is the teacher: no label is used, and thresholds that were chosen for it stay
     meaningful. What is compared: each picture's embedding and relief, and each clip's logit.
@@ -134,14 +144,15 @@ def fine_tune(
     """
     rounded = prepare(net)
     rows = prepared.rows("train") if rows is None else np.asarray(rows)
-    weights = list(rounded.frame.parameters())
+    weights = _weights(rounded)
     optimiser = torch.optim.Adam(weights, config.learning_rate)
     steps = config.epochs * -(-len(rows) // config.batch_size)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=steps + 1, pct_start=0.1)
     course = []
     for step, batch in enumerate(_batches(net, prepared, rows, config)):
         if step == max(1, int(steps * (1 - config.settle))):
-            _hold_ranges(rounded.frame)
+            for name in encoders(rounded):
+                _hold_ranges(getattr(rounded, name))
         loss = _lesson(net, rounded, batch)
         optimiser.zero_grad()
         loss.backward()
@@ -205,7 +216,8 @@ def to_tflite(rounded: LivenessNet, sample: Mapping[str, np.ndarray], path: str 
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
         # Folded weights would be plain integers to the converter, without their scales.
-        final.frame = convert_pt2e(final.frame, fold_quantize=False)
+        for name in encoders(final):
+            setattr(final, name, convert_pt2e(getattr(final, name), fold_quantize=False))
         tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in sample.items()}
         settings = QuantConfig(pt2e_quantizer=_quantizer())
         mixed = Path(path).with_suffix(".part")

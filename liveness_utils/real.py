@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from liveness_utils import adapters, clips, metrics
+from liveness_utils import adapters, clips, inputs, metrics
 from liveness_utils import dataset as ds
 from liveness_utils.config import write_json
 from liveness_utils.errors import DatasetError, MetricError
@@ -401,7 +401,8 @@ def _untaught(prepared: ds.Prepared, seed: int):
 
     pl.seed_everything(seed, workers=True)
     shape = {"n_features": prepared.features.shape[-1], "imu_columns": prepared.imu_columns}
-    return build(ModelConfig(n_species=len(ds.SPECIES), **shape))
+    # Stills are never foveated: so is what an encoder for them learns from.
+    return build(ModelConfig(n_species=len(ds.SPECIES), fovea=inputs.FOVEATED, **shape))
 
 
 def normalise(way: str, net, prepared: ds.Prepared, held: ds.Prepared) -> Callable[[np.ndarray], np.ndarray] | None:

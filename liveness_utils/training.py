@@ -50,10 +50,9 @@ class TrainConfig:
     encoders: folder in which trainings that need the very same encoder share it; "" keeps it in `out`.
     encoder_epochs: passes in which the picture encoder learns by itself first, see `teach_encoder`;
     encoder_walks: how often the second half of that lesson is walked, see `learn_pictures`;
-    encoder_seed: of that lesson, None for `seed`; encoder_start: file of an encoder (`config.shipped_encoder`)
-    that it goes on from, "" to begin with nothing; encoder_guide: whether it then holds on to what that encoder
-    says of plain crops, see `EncoderModule`, instead of keeping half of its weights;
-    encoder_rate: factor on its learning rate afterwards, 0 to leave it as it is. views: of an encoder
+    encoder_seed: of that lesson, None for `seed`; encoder_start: file of a plain crops' encoder
+    (`config.shipped_encoder`) that is taken as it is, "" to teach one; fovea: whether foveated crops have
+    an encoder of their own, see `ModelConfig`; encoder_rate: factor on its learning rate afterwards, 0 to leave it as it is. views: of an encoder
     that is left as it is, how many changed views of each training clip it looks at once, so that the
     fusion learns from those looks, in three times as many epochs, which are short; 0 to look anew in every
     epoch. veto: of a new network, see
@@ -74,7 +73,6 @@ class TrainConfig:
     encoder_rate: float = 0.0
     encoder_seed: int | None = None
     encoder_start: str = ""
-    encoder_guide: bool = False
     epochs: int = 40
     patience: int = 8
     batch_size: int = 16
@@ -93,6 +91,7 @@ class TrainConfig:
     unobservable: float = 0.2
     average: bool = True
     veto: bool = False
+    fovea: bool = False
     imagenet: bool = False
     start: str = ""
     resume: bool = True
@@ -127,9 +126,10 @@ def from_profile(profile: Profile, prepared: str | os.PathLike, out: str | os.Pa
     """A configuration with the sizes of a `config.Profile`; `changes` win."""
     sizes = {
         "encoder_epochs": profile.encoder_epochs,
-        "encoder_start": str(shipped_encoder()) if profile.shipped_encoder else "",
+        "encoder_start": str(shipped_encoder()) if profile.takes_encoder else "",
         "views": profile.views,
         "veto": True,
+        "fovea": True,
         "epochs": profile.epochs,
         "patience": profile.patience,
         "batch_size": profile.batch_size,
@@ -340,7 +340,7 @@ class LivenessModule(pl.LightningModule):
     def _held(self) -> list[nn.Module]:
         """What has learned from single pictures before, and what is asked of it: clips would tune it to their own."""
         taught = _has_taught_encoder(self.net, self.cfg)
-        return [self.net.frame, self.net.glance, self.net.picture] if taught else []
+        return [*_encoder_parts(self.net).values(), self.net.picture] if taught else []
 
     @property
     def _resting(self) -> list[nn.Module]:
@@ -358,13 +358,9 @@ class LivenessModule(pl.LightningModule):
 ENCODER_BATCH = 64
 ENCODER_LEARNING_RATE = 3e-3
 ENCODER_AGAIN = 3 / 16  # of the passes of the lesson, in its second, gentler half
-ENCODER_ON = 5 / 16  # of the passes of the first half, where an encoder that has learned before goes on
-ENCODER_ON_RATE = 2 / 3  # of the learning rate there
-ENCODER_HEAT = 4.0  # temperature at which a guided one holds on to what it said of plain crops before
-ENCODER_BLENDED = 1 / 2  # of those crops are blended with one another
-ENCODER_KEPT = 1 / 2  # of its weights as they were before, in the mean that is kept where there is no guide
 ENCODER_GENTLE = 1 / 3  # of its learning rate
-ENCODER_LOG = "encoder_log"  # of the first half; with a number, of a walk of the second
+PLAIN, FOVEATED = ENCODERS = ("plain", "foveated")  # crops that an encoder learns from
+ENCODER_LOG = "{}_encoder_log"  # of the first half; with a number, of a walk of the second
 ENCODER_AVERAGE = 1 / 8  # of the second half: over how much of it the weights that are kept are averaged
 CLIP_PICTURES = 4  # of every clip a pass, beside single pictures
 LOOKS_EPOCHS = 3  # times as many epochs, where one takes seconds
@@ -383,92 +379,48 @@ def _learns_from_looks(net: nn.Module, config: TrainConfig) -> bool:
 
 
 class EncoderModule(pl.LightningModule):
-    """The picture encoder alone: which species is it, and where is relief?
-
-    With a guide, the encoder as it was before, only foveated crops are asked that. Of plain crops it
-    has to say what the guide says, and as that needs no truth, half of them are blends of two.
-
-    Source: Li & Hoiem, Learning without forgetting, ECCV 2016, arXiv 1606.09282; Hinton et al., Distilling the
-        knowledge in a neural network, arXiv 1503.02531 (temperature).
-    """
+    """A picture encoder alone: which species is it, and where is relief?"""
 
     def __init__(
-        self, net: nn.Module, config: TrainConfig, weights: Tensor, steps: int, rate: float, guide: nn.Module | None
-    ) -> None:
+        self, frame: nn.Module, glance: nn.Module, spare: nn.Module, config: TrainConfig, weights: Tensor, steps: int,
+        rate: float,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.rate, self.guide = rate, guide
-        self.frame, self.glance, self.spare = net.frame, net.glance, net.spare
+        self.frame, self.glance, self.spare = frame, glance, spare
         self.frame.to(memory_format=torch.channels_last)
-        self.cfg, self.steps = config, steps
+        self.cfg, self.steps, self.rate = config, steps, rate
         self.register_buffer("weights", weights)
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
-        """Cross-entropy of the species, and the depth loss; of what the guide leads, its answers in their place."""
-        frame, led = batch["frame"].float() / 255.0, ~batch["foveated"] & (self.guide is not None)
-        if led.any():
-            frame[led] = _blended(frame[led])
-        embedding, depth, _attention = self.frame(frame)
-        losses = {"glance": embedding.new_zeros(()), "depth": embedding.new_zeros(()), "held": embedding.new_zeros(())}
-        if not led.all():
-            asked = self.glance(self.spare(embedding[~led]))
-            losses["glance"] = functional.cross_entropy(asked, batch["species"][~led], weight=self.weights)
-            losses["depth"] = depth_loss(depth[~led, None], batch["depth"][~led, None])
-        if led.any():
-            with torch.no_grad():
-                said, shape = self.guide(frame)  # of all, as kernels are made anew for every other size of a batch
-            losses["held"] = _distance(self.glance(embedding[led]), said[led])
-            losses["depth"] = losses["depth"] + depth_loss(depth[led, None], shape[led, None])
+        """Cross-entropy of the species, and the depth loss."""
+        embedding, depth, _attention = self.frame(batch["frame"].float() / 255.0)
+        asked = self.glance(self.spare(embedding))
+        glance = functional.cross_entropy(asked, batch["species"], weight=self.weights)
+        shape = depth_loss(depth[:, None], batch["depth"][:, None])
+        losses = {"glance": glance, "depth": shape}
         self.log_dict(losses, on_step=False, on_epoch=True, batch_size=len(depth))
-        return losses["glance"] + losses["held"] + self.cfg.depth_weight * losses["depth"]
+        return glance + self.cfg.depth_weight * shape
 
     def on_train_epoch_start(self) -> None:
-        """Other pictures every epoch, the same ones for the same seed; a guide does not learn."""
+        """Other pictures every epoch, the same ones for the same seed."""
         self.trainer.train_dataloader.dataset.epoch = self.current_epoch
-        if self.guide is not None:
-            self.guide.eval()
 
     def configure_optimizers(self) -> dict:
         """AdamW with one cycle of the learning rate."""
-        learning = [p for p in self.parameters() if p.requires_grad]
-        optimiser = torch.optim.AdamW(learning, self.rate, weight_decay=0.02)
+        optimiser = torch.optim.AdamW(self.parameters(), self.rate, weight_decay=0.02)
         cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, self.rate, total_steps=self.steps + 1, pct_start=0.1)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
 
 
-class _Guide(nn.Module):
-    """A picture encoder as it is now, which answers and does not learn: species' logits and relief."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.frame, self.glance = copy.deepcopy(net.frame), copy.deepcopy(net.glance)
-        self.eval().requires_grad_(False)
-
-    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        embedding, depth, _attention = self.frame(frames)
-        return self.glance(embedding), depth
-
-
-def _distance(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Divergence of softened answers, which a high temperature makes one of the logits themselves."""
-    ours, theirs = (functional.log_softmax(x / ENCODER_HEAT, dim=1) for x in (logits, wanted))
-    return ENCODER_HEAT**2 * functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
-
-
-def _blended(frames: Tensor) -> Tensor:
-    """Some of the pictures (n, ...), blended with others of them, the rest as they are."""
-    share = torch.rand(len(frames), device=frames.device)
-    share = torch.where(torch.rand_like(share) < ENCODER_BLENDED, share, torch.ones_like(share)).view(-1, 1, 1, 1)
-    return share * frames + (1 - share) * frames.flip(0)
-
-
 def teach_encoder(net: nn.Module, prepared: ds.Prepared, config: TrainConfig) -> None:
-    """Let the picture encoder learn by itself before the fusion, in place.
+    """Let the picture encoders learn by themselves before the fusion, in place.
 
     Geometry and IMU explain the training clips within a few epochs, and then nothing is left for
-    the pixels to explain. So the encoder first learns the species and the relief from single
+    the pixels to explain. So an encoder first learns the species and the relief from single
     pictures: one of every training clip a pass, or, where there are pictures of other people
     and instruments (`config.pictures`), all of those with a few of every clip. The weights stay in encoder.pt beside the
-    checkpoint; a training that is resumed takes them from there.
+    checkpoint; a training that is resumed takes them from there. The one for plain crops can also be
+    taken from a file (`config.encoder_start`); the one for foveated crops always learns.
 
     Args:
         net: network to be trained; without an encoder of this kind it is left as it is, and so is one that is
@@ -483,13 +435,17 @@ def teach_encoder(net: nn.Module, prepared: ds.Prepared, config: TrainConfig) ->
     if held.get("training") != wanted:
         home.mkdir(parents=True, exist_ok=True)
         singles, each = _singles(config), CLIP_PICTURES if config.pictures else 1
-        learn_pictures(net, prepared, replace(config, out=str(home)), singles, each=each)
+        if _goes_on(config):
+            _take_encoder(net, config.encoder_start)
+        for kind in ENCODERS[_goes_on(config) : 1 + net.config.fovea]:
+            learn_pictures(net, prepared, replace(config, out=str(home)), singles, each=each, kind=kind)
         part = kept.with_suffix(f".part{os.getpid()}")
         torch.save({"training": wanted, **_encoder_states(net)}, part)
         part.replace(kept)
         return
     _put_encoder(net, held)
-    net.frame.to(memory_format=torch.channels_last)  # as a lesson leaves it: processes that train together must agree
+    for part in _encoder_parts(net).values():
+        part.to(memory_format=torch.channels_last)  # as a lesson leaves it: processes that train together must agree
 
 
 def _encoder_home(config: TrainConfig) -> Path:
@@ -537,8 +493,8 @@ def _looker(net: nn.Module, prepared: ds.Prepared, turned: np.ndarray, seed: int
         crops = (
             np.array(prepared.crops[row]) if plain else ds.changed_view(prepared, row, view, bool(turned[view]), seed)
         )
-        embedding, relief, *_ = net.look(torch.from_numpy(crops).float() / 255.0)
-        return embedding.numpy().astype(np.float16), relief[:, 0].numpy()
+        embedding, relief, *_ = net.look(torch.from_numpy(crops[None]).float() / 255.0)
+        return embedding[0].numpy().astype(np.float16), relief[0, :, 0].numpy()
 
     return look
 
@@ -612,7 +568,7 @@ def _encoder_mark(config: TrainConfig) -> dict:
         "average",
         "lesson",
     )
-    begun = {name: held[name] for name in ("start", "encoder_start") if held[name]}
+    begun = {name: held[name] for name in ("start", "encoder_start", "fovea") if held[name]}
     return {name: held[name] for name in names} | {"seed": encoder_seed} | begun
 
 
@@ -628,42 +584,34 @@ def learn_pictures(
     *,
     each: int = 1,
     steps: int | None = None,
+    kind: str = PLAIN,
 ) -> None:
-    """Teach the picture encoder of `net`, in place.
+    """Teach a picture encoder of `net`, in place.
 
-    In two halves: `config.encoder_epochs` passes in large steps (of an encoder that goes on from another,
-    5/16 as many, in smaller ones), then 3/16 as many in small ones,
-    with wider changes of the pictures, and of those the running mean of the weights is kept. The
+    In two halves: `config.encoder_epochs` passes in large steps, then 3/16 as many in small ones, with wider changes of the pictures, and of those the running mean of the weights is kept. The
     first finds what tells the species apart, the second makes it hold for other cameras. How well
     it holds is largely luck of the draw; so the second half is walked `config.encoder_walks` times
     from the same start, each time with other pictures, and the mean of the weights is kept: better
-    than the mean of the walks. An encoder that goes on from another keeps half of what that was: other
-    pictures and framings make it better at those and worse at cameras it has not seen, and the mean of
-    the weights before and after has most of either. With `config.encoder_guide` it keeps no weights, but holds on
-    to what it said of plain crops (see `EncoderModule`). A network that is fine-tuned gets the second half
+    than the mean of the walks. A network that is fine-tuned gets the second half
     alone, in as many passes as the configuration says.
 
     Args:
         net: to be taught. prepared: clips. config: of the training. singles: pictures that are mixed in, or None.
-        each: pictures of every clip a pass. steps: how many of the first half, and no second.
+        each: pictures of every clip a pass. steps: how many of the first half, and no second. kind: of ENCODERS,
+            the crops it learns from; one encoder for both learns from either.
 
-    Source: Wortsman et al., Model soups, ICML 2022, arXiv 2203.05482 (the mean of walks from one start), and Robust
-        fine-tuning of zero-shot models, CVPR 2022, arXiv 2109.01903 (the mean of before and after).
+    Source: Wortsman et al., Model soups, ICML 2022, arXiv 2203.05482.
     """
     rows = _known(prepared, prepared.rows("train", _hidden(config)))
     rows = rows[prepared.species[rows] >= 0]
 
-    def walk(number: int, passes: int) -> None:
-        data = ds.PictureDataset(prepared, rows, config.seed, singles, _hidden(config), each, walk=number)
-        _learn_half(net, data, config, passes, steps, guide)
+    only = None if inputs.FOVEATED and not net.config.fovea else kind == FOVEATED
 
-    before = guide = None
-    if _goes_on(config):
-        _take_encoder(net, config.encoder_start)
-        guide = _Guide(net) if _is_guided(config) else None
-        before = None if guide else copy.deepcopy(net.state_dict())
-        walk(0, max(1, round(ENCODER_ON * config.encoder_epochs)))
-    elif steps or not config.start:
+    def walk(number: int, passes: int) -> None:
+        data = ds.PictureDataset(prepared, rows, config.seed, singles, _hidden(config), each, number, only)
+        _learn_half(net, data, config, passes, steps, kind)
+
+    if steps or not config.start:
         walk(0, config.encoder_epochs)
     if steps:
         return
@@ -673,63 +621,54 @@ def learn_pictures(
         net.load_state_dict(start)
         walk(number, passes)
         ends.append(copy.deepcopy(net.state_dict()))
-    learned = _mean_weights(ends)
-    net.load_state_dict(_mean_weights([learned, before], [1 - ENCODER_KEPT, ENCODER_KEPT]) if before else learned)
+    net.load_state_dict(_mean_weights(ends))
 
 
 def _goes_on(config: TrainConfig) -> bool:
-    """Whether the lesson begins with an encoder from a file; a network that is fine-tuned brings its own."""
+    """Whether plain crops' encoder comes from a file; a network that is fine-tuned brings its own."""
     return bool(config.encoder_start) and not config.start
 
 
-def _is_guided(config: TrainConfig) -> bool:
-    """Whether such a lesson holds on to the answers of that encoder; there must be foveated crops to learn from."""
-    return config.encoder_guide and _goes_on(config) and inputs.FOVEATED
-
-
 def save_encoder(path: str | os.PathLike, net: nn.Module) -> None:
-    """Keep the picture encoder of a network, with its head of species, as half floats."""
-    states = _encoder_states(net).items()
+    """Keep the picture encoder for plain crops, with its head of species, as half floats."""
+    states = {name: _encoder_parts(net)[name].state_dict() for name in ("frame", "glance")}.items()
     torch.save({n: {k: v.half() if v.is_floating_point() else v for k, v in s.items()} for n, s in states}, path)
 
 
+def _encoder_parts(net: nn.Module) -> dict[str, nn.Module]:
+    """What learns from single pictures, by name: plain crops' encoder and head, then those of foveated crops."""
+    names = ("frame", "glance", *(("fovea", "fovea_glance") if net.config.fovea else ()))
+    return {name: getattr(net, name) for name in names}
+
+
 def _encoder_states(net: nn.Module) -> dict[str, dict[str, Tensor]]:
-    return {"frame": net.frame.state_dict(), "glance": net.glance.state_dict()}
+    return {name: part.state_dict() for name, part in _encoder_parts(net).items()}
 
 
 def _put_encoder(net: nn.Module, held: dict[str, dict[str, Tensor]]) -> None:
-    net.frame.load_state_dict(held["frame"])
-    net.glance.load_state_dict(held["glance"])
+    for name, part in _encoder_parts(net).items():
+        part.load_state_dict(held[name])
 
 
 def _take_encoder(net: nn.Module, path: str | os.PathLike) -> None:
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
-        _put_encoder(net, held)
+        net.frame.load_state_dict(held["frame"])
+        net.glance.load_state_dict(held["glance"])
     except Exception as error:
         raise ModelError(f"{path} is no encoder of this network (see training.save_encoder): {error}") from error
 
 
-def _mean_weights(states: Sequence[dict[str, Tensor]], shares: Sequence[float] = ()) -> dict[str, Tensor]:
-    """Mean of every floating tensor, weighted by `shares` that sum to 1; counters as in the first."""
-    shares = shares or [1 / len(states)] * len(states)
-    mean = {
-        k: sum(w * s[k] for w, s in zip(shares, states, strict=True))
-        for k, v in states[0].items()
-        if v.is_floating_point()
-    }
+def _mean_weights(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Mean of every floating tensor; counters as in the first."""
+    mean = {k: sum(s[k] for s in states) / len(states) for k, v in states[0].items() if v.is_floating_point()}
     return states[0] | mean
 
 
 def _learn_half(
-    net: nn.Module,
-    data: ds.PictureDataset,
-    config: TrainConfig,
-    passes: int,
-    steps: int | None,
-    guide: nn.Module | None,
+    net: nn.Module, data: ds.PictureDataset, config: TrainConfig, passes: int, steps: int | None, kind: str
 ) -> None:
-    gentle, log = data.walk > 0, f"{ENCODER_LOG}{data.walk or ''}"
+    gentle, log = data.walk > 0, f"{ENCODER_LOG.format(kind)}{data.walk or ''}"
     size = min(ENCODER_BATCH, len(data))
     loader = _Ahead(DataLoader(data, size, shuffle=True, drop_last=True, num_workers=config.workers))
     counts = np.bincount(data.species, minlength=len(ds.SPECIES))
@@ -750,9 +689,11 @@ def _learn_half(
         enable_progress_bar=config.progress,
         enable_model_summary=False,
     )
-    large = ENCODER_ON_RATE if _goes_on(config) else 1.0
-    rate = ENCODER_LEARNING_RATE * large * (ENCODER_GENTLE if gentle else 1.0)
-    trainer.fit(EncoderModule(net, config, weights, total, rate, guide), loader)
+    rate = ENCODER_LEARNING_RATE * (ENCODER_GENTLE if gentle else 1.0)
+    frame, glance = (
+        _encoder_parts(net)[n] for n in {PLAIN: ("frame", "glance"), FOVEATED: ("fovea", "fovea_glance")}[kind]
+    )
+    trainer.fit(EncoderModule(frame, glance, net.spare, config, weights, total, rate), loader)
 
 
 class _Ahead:
@@ -872,11 +813,11 @@ def _fingerprint(config: TrainConfig) -> dict:
     held["encoder_start"] = _content(config.encoder_start) if _goes_on(config) else ""
     lesson = {"batch": ENCODER_BATCH, "learning_rate": ENCODER_LEARNING_RATE, "clip_pictures": CLIP_PICTURES}
     lesson |= {"again": ENCODER_AGAIN, "gentle": ENCODER_GENTLE, "average_over": ENCODER_AVERAGE}
-    lesson |= {"on": ENCODER_ON, "on_rate": ENCODER_ON_RATE, "kept": ENCODER_KEPT} if _goes_on(config) else {}
-    lesson |= {"heat": ENCODER_HEAT, "blended": ENCODER_BLENDED} if _is_guided(config) else {}
     singles = _singles(config)
+    looks = {"epochs": LOOKS_EPOCHS, "average": LOOKS_AVERAGE} if config.views else {}
     return held | {
         "lesson": lesson,
+        "looks": looks,
         "clips": ds.open_prepared(config.prepared).mark,
         "pictures": None if singles is None else singles.mark,
     }
@@ -950,6 +891,7 @@ def _network(prepared, config: TrainConfig, scaling: ds.Scaling) -> nn.Module:
         architecture=config.architecture,
         veto=config.veto and config.depth_weight > 0,
         foveated=inputs.FOVEATED,
+        fovea=config.fovea and inputs.FOVEATED and config.architecture == "fusion",
         verdict=config.depth_weight > 0,  # a picture can be asked for relief where relief was taught
     )
     net = build(shape)
@@ -1032,22 +974,25 @@ def training_log(checkpoint: str | os.PathLike):
 
 
 def encoder_log(checkpoint: str | os.PathLike):
-    """Learning curve of the encoder by itself.
+    """Learning curves of the encoders by themselves.
 
     Returns:
-        DataFrame, one row a pass: epoch, the losses glance, depth and held (0 without a guide), walk (0 in the first
-        half of the lesson, from 1 in the second, whose walks all begin where the first half ended); empty if there
-        was none.
+        DataFrame, one row a pass: kind (of ENCODERS), walk (0 in the first half of a lesson, from 1 in the second,
+        whose walks all begin where the first half ended), epoch, and the losses glance and depth; empty if there
+        was no lesson.
     """
     import pandas as pd
 
-    files = sorted(Path(checkpoint).parent.glob(f"{ENCODER_LOG}*/metrics.csv"))
-    halves = [pd.read_csv(p).assign(walk=int(p.parent.name.removeprefix(ENCODER_LOG) or 0)) for p in files]
-    if not halves:
-        return pd.DataFrame(columns=["epoch", "glance", "depth", "held", "walk"])
-    whole = pd.concat(halves, ignore_index=True).sort_values(["walk", "epoch"], ignore_index=True)
-    whole["epoch"] += (whole["walk"] > 0) * int((whole["walk"] == 0).sum())
-    return whole
+    curves = [pd.DataFrame(columns=["kind", "walk", "epoch", "glance", "depth"])]
+    for kind in ENCODERS:
+        log = ENCODER_LOG.format(kind)
+        files = sorted(Path(checkpoint).parent.glob(f"{log}*/metrics.csv"))
+        halves = [pd.read_csv(p).assign(walk=int(p.parent.name.removeprefix(log) or 0), kind=kind) for p in files]
+        if halves:
+            whole = pd.concat(halves, ignore_index=True).sort_values(["walk", "epoch"])
+            whole["epoch"] += (whole["walk"] > 0) * int((whole["walk"] == 0).sum())
+            curves.append(whole)
+    return pd.concat(curves[1:] or curves, ignore_index=True)
 
 
 # --------------------------------------------------------------------------------------- scoring

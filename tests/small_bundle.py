@@ -21,7 +21,10 @@ def small_bundle() -> tuple[Path, Path, Path]:
     root = Path(tempfile.mkdtemp(prefix="liveness-test-"))
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     arrays = make_prepared(root / "arrays", n=48, names=FRAME_FEATURES)
-    config = training.TrainConfig(str(arrays), str(root / "train"), epochs=1, batch_size=8, frames=2, progress=False)
+    shape = {"fovea": True, "veto": True}  # as what is released
+    config = training.TrainConfig(
+        str(arrays), str(root / "train"), epochs=1, batch_size=8, frames=2, progress=False, **shape
+    )
     checkpoint = training.train(config)
     prepared = ds.open_prepared(arrays)
     export.export_bundle(

@@ -82,10 +82,11 @@ def prepared(tmp_path_factory) -> Path:
     return make_prepared(tmp_path_factory.mktemp("prepared") / "arrays")
 
 
-@pytest.fixture(scope="module")
-def net() -> m.LivenessNet:
+@pytest.fixture(scope="module", params=[False, True], ids=["one encoder", "two"])
+def net(request) -> m.LivenessNet:
     torch.manual_seed(0)
-    return m.LivenessNet(m.ModelConfig(n_features=G, imu_columns=(G - 1,))).eval()
+    shape = {"fovea": request.param, "veto": request.param}
+    return m.LivenessNet(m.ModelConfig(n_features=G, imu_columns=(G - 1,), **shape)).eval()
 
 
 def _batch(n: int = 2) -> tuple[torch.Tensor, ...]:
@@ -150,6 +151,51 @@ def test_holding_every_frame_changes_nothing(net):
 
 
 @torch.inference_mode()
+def test_foveated_pictures_have_an_encoder_of_their_own_and_are_asked_where_there_is_more_than_pictures():
+    torch.manual_seed(0)
+    net = m.build(m.ModelConfig(n_features=G, fovea=True, veto=True)).eval()
+    frames, *rest, _ = _batch(1)
+    for told in ([1.0, 0, 0], [1.0, 1, 0], [1.0, 1, 1]):
+        presence = torch.tensor([told])
+        before = net(frames, *rest, presence)["logit"]
+        for first, name in ((0, "frame"), (1, "fovea")):
+            other = frames.clone()
+            other[:, first::2] *= torch.linspace(0, 1, 112).view(112, 1, 1)
+            changed = m.build(net.config).eval()
+            changed.load_state_dict(net.state_dict())
+            torch.nn.init.normal_(getattr(changed, name).embed.weight)
+            silent = name == "fovea" and told == [1.0, 0, 0]
+            assert torch.equal(net(other, *rest, presence)["logit"], before) == silent
+            assert torch.equal(changed(frames, *rest, presence)["logit"], before) == silent
+
+
+def test_pictures_are_sampled_and_held_so_that_every_second_one_is_foveated():
+    rng = np.random.default_rng(0)
+    for k in (2, 3, 8, 25):
+        chosen = ds.sample_by_turns(25, k, rng)
+        hold = ds.hold_of(chosen, 25)
+        assert len(set(chosen)) == k and (chosen % 2 == np.arange(k) % 2).all() and 0 <= min(chosen) <= max(chosen) < 25
+        assert (chosen[hold] % 2 == np.arange(25) % 2).all() and np.abs(chosen[hold] - np.arange(25)).max() <= 75 / k
+    assert (ds.hold_of(np.zeros(1, int), 25) == 0).all()  # a still
+
+
+def test_an_encoder_learns_from_its_own_kind_of_crops(prepared, tmp_path):
+    data = ds.open_prepared(prepared)
+    config = training.TrainConfig(str(prepared), str(tmp_path))
+    deal = lambda kind: ds.PictureDataset(data, np.arange(4), each=5, foveated=kind)  # noqa: E731
+    seen = {kind: {int(n) for n in np.atleast_1d(deal(kind)._numbers)} for kind in (None, False, True)}
+    assert seen[False] == set(range(0, 25, 2)) and seen[True] == set(range(1, 25, 2)) and len(seen[None]) == 25
+    net = m.build(m.ModelConfig(n_features=4, fovea=True))
+    before = {n: [p.clone() for p in part.parameters()] for n, part in training._encoder_parts(net).items()}
+    training.learn_pictures(net, data, replace(config, progress=False), None, steps=1, kind=training.FOVEATED)
+    moved = {
+        n: any(not torch.equal(a, b) for a, b in zip(before[n], p.parameters(), strict=True))
+        for n, p in training._encoder_parts(net).items()
+    }
+    assert moved == {"frame": False, "glance": False, "fovea": True, "fovea_glance": True}
+
+
+@torch.inference_mode()
 def test_attention_is_a_map_of_weights(net):
     weights = net.attention(_batch(1)[0][0])
     assert weights.shape == (25, 14, 14)
@@ -183,19 +229,27 @@ def test_a_small_map_is_convolved_alike_in_training_and_out_of_it(side, stride, 
 
 @torch.inference_mode()
 def test_watch_follows_the_statistics_of_a_clip():
-    watch = m.Watch((3, 4, 5), (2, 3, 1))
+    watch = m.Watch((3, 4, 5, 3), (2, 3, 1, 2), (1, 0, 0, 2))  # of plain crops, of every frame, of foveated crops
     x = torch.randn(2, 25, watch.width, generator=torch.Generator().manual_seed(0)) + 3.0
     sums, count = torch.zeros(2, 6 * watch.width), torch.zeros(2, 1)
+    foveated = torch.zeros(2, 1)
     for t in range(25):
-        sums, count = watch.advance(sums, x[:, t], count), count + 1.0
-        if t in (0, 24):
-            got = watch.statistics(sums, count).reshape(2, 5, watch.width).numpy()
+        turn = torch.full((2, 1), float(t % 2))
+        sums, count, foveated = watch.advance(sums, x[:, t], count, foveated, turn), count + 1.0, foveated + turn
+        if t in (0, 1, 23, 24):
+            got = watch.statistics(sums, count, foveated).reshape(2, 5, watch.width).numpy()
+            torch.testing.assert_close(sums, watch.gather(x[:, : t + 1]), rtol=1e-5, atol=1e-5)
             seen = x[:, : t + 1].double().numpy()
-            change = np.abs(np.diff(seen, axis=1)).sum(1) / max(t, 1)
-            wanted = (seen.mean(1), np.sqrt(seen.var(1) + 1e-4), seen.min(1), seen.max(1), change)
-            np.testing.assert_allclose(got, np.stack(wanted, 1), atol=2e-3)
-    visible = watch.visible(torch.tensor([[1.0, 0.0, 1.0]])).reshape(5, 6)
-    assert visible.tolist() == [[1, 1, 0, 0, 0, 1]] * 5
+            for first, rhythm, columns in ((0, 2, slice(0, 2)), (0, 1, slice(2, 6)), (1, 2, slice(6, 8))):
+                part = seen[:, first::rhythm, columns]
+                if not part.shape[1]:
+                    assert (got[:, [0, 2, 3, 4], columns] == 0).all()  # nothing seen yet
+                    continue
+                change = np.abs(np.diff(part, axis=1)).sum(1) / max(part.shape[1] - 1, 1)
+                wanted = (part.mean(1), np.sqrt(part.var(1) + 1e-4), part.min(1), part.max(1), change)
+                np.testing.assert_allclose(got[..., columns], np.stack(wanted, 1), atol=2e-3)
+    visible = watch.visible(torch.tensor([[1.0, 0.0, 1.0, 1.0]])).reshape(5, 8)
+    assert visible.tolist() == [[1, 1, 0, 0, 0, 1, 1, 1]] * 5
 
 
 def test_the_judge_is_the_same_folded():
@@ -438,12 +492,10 @@ def test_an_encoder_that_is_shipped_goes_on_learning_and_is_known_by_what_it_is(
     shutil.copyfile(tmp_path / "here.pt", tmp_path / "there.pt")
     begun = replace(config, encoder_start=str(tmp_path / "here.pt"))
     taught, told = m.load_checkpoint(training.train(begun))
-    assert list(training.encoder_log(tmp_path / "checkpoint.pt")["walk"]) == [0, 0, 1]  # 5/16 of six, 3/16 of six
-    gaps = [
-        max(float((a - b).abs().max()) for a, b in zip(net.frame.parameters(), other.frame.parameters(), strict=True))
-        for other in (taught, m.build(net.config))
-    ]
-    assert 0 < gaps[0] < 0.2 * gaps[1]
+    assert training.encoder_log(tmp_path / "checkpoint.pt").empty  # it is taken as it is
+    assert all(
+        torch.equal(a.half(), b.half()) for a, b in zip(net.frame.parameters(), taught.frame.parameters(), strict=True)
+    )
     assert str(tmp_path) not in str(told["training"])
     assert training._fingerprint(begun) == training._fingerprint(
         replace(begun, encoder_start=str(tmp_path / "there.pt"))
@@ -456,62 +508,6 @@ def test_an_encoder_that_is_shipped_goes_on_learning_and_is_known_by_what_it_is(
     (tmp_path / "gone.pt").write_bytes(b"nonsense")
     with pytest.raises(ModelError, match="gone.pt is no encoder"):
         training.train(replace(begun, encoder_start=str(tmp_path / "gone.pt")))
-
-
-def test_a_share_of_the_shipped_encoder_is_kept_and_a_lesson_of_another_share_is_another(
-    prepared, tmp_path, monkeypatch
-):
-    data = ds.open_prepared(prepared)
-    net, start = (m.build(m.ModelConfig(n_features=data.features.shape[-1])) for _ in range(2))
-    training.save_encoder(tmp_path / "start.pt", start)
-    config = training.TrainConfig(
-        str(prepared), str(tmp_path), encoder_start=str(tmp_path / "start.pt"), encoder_epochs=1, progress=False
-    )
-    told = training._fingerprint(config)
-    for share in (1.0, 0.5):
-        monkeypatch.setattr(training, "ENCODER_KEPT", share)
-        training.learn_pictures(net, data, config, None)
-        pairs = zip(net.frame.parameters(), start.frame.parameters(), strict=True)
-        assert all(torch.equal(a.half(), b.half()) for a, b in pairs) == (share == 1.0)
-    monkeypatch.setattr(training, "ENCODER_KEPT", 0.25)
-    assert not training._made_as(told, config)
-    monkeypatch.setattr(training, "ENCODER_KEPT", 1.0)
-    guided = replace(config, encoder_guide=True)
-    assert not training._made_as(training._fingerprint(config), guided)
-    training.learn_pictures(net, data, guided, None)  # keeps no weights
-    pairs = zip(net.frame.parameters(), start.frame.parameters(), strict=True)
-    assert not all(torch.equal(a.half(), b.half()) for a, b in pairs)
-    assert training.encoder_log(tmp_path / "checkpoint.pt")["held"].iloc[-1] > 0
-
-
-def test_of_plain_crops_an_encoder_that_goes_on_says_what_it_said_before(prepared, monkeypatch):
-    """Their labels do not count, those of foveated crops do, and the guide learns nothing."""
-    data = ds.open_prepared(prepared)
-    config = training.TrainConfig(str(prepared), "out")
-    net = m.build(m.ModelConfig(n_features=4)).eval()
-    weights = torch.ones(len(ds.SPECIES))
-    module = training.EncoderModule(net, config, weights, 10, 1e-3, training._Guide(net))
-    monkeypatch.setattr(module, "log_dict", lambda *a, **k: None)
-    monkeypatch.setattr(training, "ENCODER_BLENDED", 0.0)
-    deal = ds.PictureDataset(data, np.arange(4), each=4)
-    batch = torch.utils.data.default_collate([deal[k] for k in range(16)])
-    assert 0 < batch["foveated"].sum() < 16
-    plain, others = {**batch, "foveated": torch.zeros(16, dtype=bool)}, (batch["species"] + 1) % 3
-    assert abs(module.training_step(plain, 0)) < 1e-4  # nothing forgotten yet
-    torch.nn.init.normal_(net.glance.bias)
-    said = [module.training_step({**plain, "species": s}, 0) for s in (batch["species"], others)]
-    assert said[0] == said[1] > 0.01
-    said = [module.training_step({**batch, "species": s}, 0) for s in (batch["species"], others)]
-    assert said[0] != said[1]
-    said[0].backward()
-    assert all(p.grad is None for p in module.guide.parameters()) and net.glance.bias.grad.abs().sum() > 0
-    learning = module.configure_optimizers()["optimizer"].param_groups[0]["params"]
-    assert {id(p) for p in learning} == {id(p) for p in (*net.frame.parameters(), *net.glance.parameters())}
-    frames = torch.rand(9, 4, 4, 3)
-    monkeypatch.setattr(training, "ENCODER_BLENDED", 1.0)
-    blended = training._blended(frames)
-    assert ((blended - frames).abs().amax(dim=(1, 2, 3)) > 1e-5).sum() == 8  # the middle one meets itself
-    assert frames.min() <= blended.min() + 1e-6 and blended.max() <= frames.max() + 1e-6
 
 
 def test_the_shipped_encoder_fits_the_network():
@@ -533,7 +529,6 @@ def test_each_walk_of_the_second_half_sees_other_pictures_and_their_mean_is_kept
     mean = training._mean_weights(states)
     torch.testing.assert_close(mean["w"], torch.full((2,), 4.0))
     assert int(mean["seen"]) == 7
-    torch.testing.assert_close(training._mean_weights(states[::2], [0.25, 0.75])["w"], torch.full((2,), 5.5))
 
 
 def test_wide_changes_relight_and_sharpen_and_keep_pictures_and_maps_in_shape():
@@ -618,11 +613,13 @@ def test_a_picture_is_asked_for_relief_and_for_skin_and_for_nothing_else():
         assert said["soft_mask"][2] < said["soft_mask"][1] == said["still_replay"][1] < said["bona_fide"][1]
 
 
-def test_without_an_imu_the_pictures_have_a_veto(net):
+def test_without_an_imu_the_pictures_have_a_veto():
+    net = m.build(m.ModelConfig(n_features=G)).eval()
+
     def decide(presence, alive=-2.0, masks=(-8.0, -8.0)):
-        told = torch.tensor([[3.0]]), torch.tensor([[alive, *masks]]), torch.tensor([presence], dtype=torch.float32)
+        pictures = torch.tensor([[alive]]), torch.tensor([masks])
         with torch.inference_mode():
-            return float(net._decide(*told))
+            return float(net._decide(torch.tensor([[3.0]]), pictures, torch.tensor([presence], dtype=torch.float32)))
 
     for presence in ((1, 1, 1), (0, 1, 0), (1, 0, 1)):
         assert decide(presence) == 3.0
@@ -630,13 +627,14 @@ def test_without_an_imu_the_pictures_have_a_veto(net):
     assert -2.1 < decide((1, 1, 0)) < -2.0
 
 
-def test_a_mask_is_a_veto_whatever_the_rest_says_but_not_where_there_is_no_picture():
-    net = m.build(m.ModelConfig(n_features=G, veto=True)).eval()
+@pytest.mark.parametrize("fovea", [False, True])
+def test_a_mask_is_a_veto_whatever_the_rest_says_but_not_where_there_is_no_picture(fovea):
+    net = m.build(m.ModelConfig(n_features=G, veto=True, fovea=fovea)).eval()
 
     def decide(presence, masks):
-        told = torch.tensor([[9.0]]), torch.tensor([[8.0, *masks]]), torch.tensor([presence], dtype=torch.float32)
+        pictures = torch.tensor([[8.0]]), torch.tensor([masks * (1 + fovea)])
         with torch.inference_mode():
-            return float(net._decide(*told))
+            return float(net._decide(torch.tensor([[9.0]]), pictures, torch.tensor([presence], dtype=torch.float32)))
 
     for masks in ((-6.0, 8.0), (8.0, -6.0)):
         assert decide((1, 1, 1), masks) < -3.9 and decide((1, 1, 0), masks) < -3.9
@@ -645,7 +643,7 @@ def test_a_mask_is_a_veto_whatever_the_rest_says_but_not_where_there_is_no_pictu
 
 def test_clips_looked_at_before_are_judged_as_from_their_pixels(prepared, tmp_path):
     config = training.TrainConfig(
-        str(prepared), str(tmp_path), encoder_epochs=1, epochs=1, batch_size=8, views=2, progress=False
+        str(prepared), str(tmp_path), encoder_epochs=1, epochs=1, batch_size=8, views=2, fovea=True, progress=False
     )
     net, _ = m.load_checkpoint(training.train(config))
     assert len(training.training_log(tmp_path / "checkpoint.pt")) == training.LOOKS_EPOCHS

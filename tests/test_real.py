@@ -152,6 +152,7 @@ def test_a_still_is_looked_at_in_25_ways_and_judged_by_their_mean(features):
     with torch.inference_mode():
         embedding, depth, _ = net.frame(torch.from_numpy(views).float() / 255.0)
         each = net.picture(net.glance(embedding), net.picture.relief(depth).unsqueeze(1))[:, 0]
+    each = each[::2]  # every second one goes to the encoder of foveated pictures, which a still does not ask
     assert np.ptp(each.numpy()) > 0 and whole["logit"][0] == pytest.approx(float(each.mean()), abs=1e-3)
     once = training.predict_rows(net, held, np.array([0]), frames=1)
     assert once["logit"][0] == pytest.approx(float(each[0]), abs=1e-3)

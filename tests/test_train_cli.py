@@ -82,10 +82,10 @@ def test_pictures_join_the_first_lesson_and_training_can_start_from_a_checkpoint
     assert cli.main(arguments(data, out, "--pictures", str(singles), "--modalities", "video")) == 0
     checkpoint = out / "checkpoints" / "checkpoint.pt"
     told = m.load_checkpoint(checkpoint)[1]["training"]
-    # One pass of the lesson's first half, and three walks of the other.
-    assert told["pictures"] == pictures.mark(16) and len(training.encoder_log(checkpoint)) == 4
+    # One pass of the lesson's first half, and three walks of the other, for each of two encoders.
+    assert told["pictures"] == pictures.mark(16) and len(training.encoder_log(checkpoint)) == 8
     # Fine-tuned, the encoder has a lesson only where there are pictures.
-    for name, more, lessons in (("plain", (), 0), ("with", ("--pictures", str(singles)), 3)):
+    for name, more, lessons in (("plain", (), 0), ("with", ("--pictures", str(singles)), 6)):
         tuned = run_of(data, tmp_path / name)
         assert cli.main(arguments(data, tuned, "--start", str(checkpoint), "--modalities", "video", *more)) == 0
         assert len(training.encoder_log(tuned / "checkpoints" / "checkpoint.pt")) == lessons
@@ -95,8 +95,3 @@ def test_a_folder_without_pictures_is_refused_in_a_sentence(data, tmp_path, caps
     out = run_of(data, tmp_path)
     assert cli.main(arguments(data, out, "--pictures", str(tmp_path / "none"))) == cli.FAILED
     assert "no finished pictures" in capsys.readouterr().err
-
-
-def test_a_guide_without_an_encoder_to_begin_with_is_a_sentence(data, tmp_path, capsys):
-    assert cli.main(arguments(data, tmp_path, "--encoder-guide")) == 1
-    assert "--encoder-start FILE" in capsys.readouterr().err and not (tmp_path / "features").exists()
