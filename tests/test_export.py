@@ -124,6 +124,18 @@ def test_calibration_uses_training_clips_of_every_species(made):
     assert set(data.species[rows]) == set(data.species[data.rows("train")])
 
 
+def test_a_quantised_file_names_inputs_outputs_and_weights_and_nothing_else(made):
+    from ai_edge_litert import schema_py_generated as schema
+
+    content = (made[1] / "variants" / "clip_weight_only.tflite").read_bytes()
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    (graph,) = model.subgraphs
+    ends = {*graph.inputs, *graph.outputs}
+    named = [bool(t.name) for t in graph.tensors]
+    stored = [len(export._buffer(model.buffers[t.buffer], content)) > 0 for t in graph.tensors]
+    assert named == [kept or k in ends for k, kept in enumerate(stored)] and 0 < sum(named) < len(named)
+
+
 def test_integer_model_takes_and_gives_floats(made):
     model = bundles.open_model(made[1] / "variants" / "clip_int8.tflite")
     data = ds.open_prepared(made[0])
@@ -234,16 +246,18 @@ def _logits(net, samples) -> np.ndarray:
         return np.array([float(net(**{k: torch.from_numpy(v) for k, v in s.items()})["logit"]) for s in samples])
 
 
-def test_only_the_encoder_learns_with_rounding(made, taught):
+def test_only_the_encoders_learn_with_rounding(made, taught):
     net, rounded, course, samples = taught
     before, _ = load_checkpoint(made[2])
     assert all(torch.equal(v, before.state_dict()[k]) for k, v in net.state_dict().items())
-    behind = {k: v for k, v in rounded.state_dict().items() if not k.startswith("frame.")}
+    assert qat.encoders(net) == ("frame", "fovea")
+    behind = {k: v for k, v in rounded.state_dict().items() if not k.startswith(("frame.", "fovea."))}
     assert behind and all(torch.equal(v, net.state_dict()[k]) for k, v in behind.items())
     fresh = export.lean(net)
-    qat.fold_norms(fresh.frame)
-    moved = [(w - dict(rounded.frame.named_parameters())[k]).abs().max() for k, w in fresh.frame.named_parameters()]
-    assert max(moved) > 0 and len(course) == 2 * -(-len(ds.open_prepared(made[0]).rows("train")) // 8)
+    for name in qat.encoders(net):
+        folded, learned = qat.fold_norms(getattr(fresh, name)), dict(getattr(rounded, name).named_parameters())
+        assert max((w - learned[k]).abs().max() for k, w in folded.named_parameters()) > 0
+    assert len(course) == 2 * -(-len(ds.open_prepared(made[0]).rows("train")) // 8)
     gap = np.abs(_logits(rounded, samples) - _logits(net, samples))
     assert 0 < gap.mean() < 0.2
 
