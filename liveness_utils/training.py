@@ -437,7 +437,8 @@ def teach_encoder(net: nn.Module, prepared: ds.Prepared, config: TrainConfig) ->
         singles, each = _singles(config), CLIP_PICTURES if config.pictures else 1
         if _goes_on(config):
             _take_encoder(net, config.encoder_start)
-        for kind in ENCODERS[_goes_on(config) : 1 + net.config.fovea]:
+        both = net.config.fovea and not prepared.stills  # a still is never foveated
+        for kind in ENCODERS[_goes_on(config) : 1 + both]:
             learn_pictures(net, prepared, replace(config, out=str(home)), singles, each=each, kind=kind)
         part = kept.with_suffix(f".part{os.getpid()}")
         torch.save({"training": wanted, **_encoder_states(net)}, part)

@@ -273,6 +273,14 @@ def test_folds_of_stills_train_and_judge_everybody_once(features, tmp_path):
     assert {"fold", "threshold", "margin", "accepted"} <= set(scores)
 
 
+def test_stills_teach_the_encoder_of_plain_crops_alone(features, tmp_path, monkeypatch):
+    taught, held = [], dataset.open_prepared(features)
+    monkeypatch.setattr(training, "learn_pictures", lambda *a, kind, **k: taught.append(kind))
+    net = training.load_checkpoint(small_bundle()[2])[0]
+    training.teach_encoder(net, held, training.TrainConfig(str(features), str(tmp_path), encoder_epochs=1))
+    assert taught == [training.PLAIN] and net.config.fovea
+
+
 def test_the_stand_in_is_laid_out_as_pictures_of_somebody(tmp_path):
     with pytest.raises(DatasetError, match="notebook 01"):
         real.simulated_tree(tmp_path / "none", tmp_path / "tree")
