@@ -322,6 +322,11 @@ def is_foveated(number: int, still: bool = False) -> bool:
     return FOVEATED and number % 2 == 1 and not still
 
 
+def kinds() -> tuple[bool, ...]:
+    """Which kinds of crops there are, as `crop_of` takes them: plain ones, and perhaps foveated ones."""
+    return (False, True) if FOVEATED else (False,)
+
+
 def crop_of(frame: np.ndarray, box: np.ndarray | None, foveated: bool = False) -> np.ndarray:
     """The network's picture (112, 112, 3) uint8 of a frame (H, W, 3) with a face box (4,) or None."""
     return (foveated_crop if foveated else face_crop)(frame, box, CROP, MARGIN)

@@ -150,8 +150,7 @@ def picture(spec: ClipSpec, cameras: str = "varied") -> tuple[np.ndarray, ...]:
     clip = still(spec, camera)
     clip = replace(clip, frames=_through_codec(clip.frames, camera))
     box = face_box(clip.truth.landmarks[0])
-    kinds = (False, True) if inputs.FOVEATED else (False,)
-    made = [(inputs.crop_of(clip.frames[0], box, kind), ds.depth_of_picture(clip, kind)) for kind in kinds]
+    made = [(inputs.crop_of(clip.frames[0], box, kind), ds.depth_of_picture(clip, kind)) for kind in inputs.kinds()]
     return tuple(array for pair in made for array in pair)
 
 

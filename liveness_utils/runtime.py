@@ -185,10 +185,11 @@ class _Frame:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """One of the network's frames: `inputs.frame_quality` row, IMU window and its validity."""
+    """One of the network's frames: its crop as a plain and, where there are such, as a foveated picture (which of
+    them is shown depends on its place among those judged), `inputs.frame_quality` row, IMU window and its validity."""
 
     t: float
-    crop: np.ndarray
+    crops: tuple[np.ndarray, ...]
     features: np.ndarray
     quality: np.ndarray
     imu: np.ndarray
@@ -399,12 +400,13 @@ class LivenessSession:
             self._grid += 1
 
     def _accept(self, frame: _Frame) -> None:
-        crop = inputs.crop_of(frame.image, frame.box, inputs.is_foveated(self._grid))
+        crops = tuple(inputs.crop_of(frame.image, frame.box, kind) for kind in inputs.kinds())
+        crop = crops[inputs.is_foveated(self._grid)]
         small, before = inputs.thumbnail(frame.image), self._small_before if self._chosen else None
         quality = inputs.frame_quality(crop, frame.n_faces, frame.points, small, before)
         self._small_before = small
         window, valid = self._imu.window(frame.t)
-        chosen = _Chosen(frame.t, crop, frame.features, quality, window, valid)
+        chosen = _Chosen(frame.t, crops, frame.features, quality, window, valid)
         self._chosen.append(chosen)
         if self._step_model is not None:
             self._step(chosen)
@@ -412,11 +414,12 @@ class LivenessSession:
     def _step(self, chosen: _Chosen) -> None:
         """One step of the streaming score, which starts anew every 25 frames."""
         begin = time.perf_counter()
-        if self._steps % inputs.FRAMES == 0:
+        number = self._steps % inputs.FRAMES
+        if number == 0:
             shapes = self._step_model.input_shapes
             self._state = {k: np.zeros(shapes[k], np.float32) for k in ("h", "c")}
         fed = {
-            "frame": chosen.crop[None].astype(np.float32) / np.float32(255.0),
+            "frame": chosen.crops[inputs.is_foveated(number)][None].astype(np.float32) / np.float32(255.0),
             "features": inputs.fill_missing(chosen.features, self._fill)[None],
             "imu": chosen.imu[None],
             "presence": np.array([[1.0, np.isfinite(chosen.features).any(), chosen.imu_valid]], np.float32),
@@ -484,7 +487,8 @@ class LivenessSession:
         features = np.stack([c.features for c in self._chosen])
         valid = np.array([c.imu_valid for c in self._chosen])
         presence = inputs.presence_of(features, valid)
-        frames = np.stack([c.crop for c in self._chosen]).astype(np.float32) / np.float32(255.0)
+        crops = [c.crops[inputs.is_foveated(number)] for number, c in enumerate(self._chosen)]
+        frames = np.stack(crops).astype(np.float32) / np.float32(255.0)
         fed = {
             "frames": frames[None],
             "features": inputs.fill_missing(features, self._fill)[None],

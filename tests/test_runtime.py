@@ -138,6 +138,29 @@ def test_a_long_stream_is_judged_by_its_last_frames(session):
     assert session._chosen[-1].t > 3.8
 
 
+def test_wherever_a_judged_stretch_begins_its_first_picture_is_plain(session, monkeypatch):
+    """Verdicts slide along a stream and the streaming score starts anew: each is of a clip that begins there."""
+    clip, shown, stepped = make_clip(4.0), [], session._step_model
+    monkeypatch.setattr(session, "_step_model", lambda **fed: shown.append(fed["frame"][0]) or stepped(**fed))
+    session._step_model.input_shapes = stepped.input_shapes
+    before, begins = len(session._chosen), set()
+    for k, (frame, t) in enumerate(zip(clip.frames, clip.t, strict=True)):
+        session.push(frame, t)
+        if len(shown) == before or session.progress < 1.0:
+            continue
+        before = len(shown)
+        crops = session._model_input()[0]["frames"][0]
+        index = [int(np.flatnonzero(clip.t == c.t)[0]) for c in session._chosen]
+        track = landmarks.track(clip, FakeLandmarker())
+        wanted = inputs.face_crops(clip, track, np.array(index))
+        np.testing.assert_array_equal((255 * crops + 0.5).astype(np.uint8), wanted)
+        begins.add((before - inputs.FRAMES) % 2)
+    assert begins == {0, 1}
+    first = inputs.FRAMES - (len(shown) - inputs.FRAMES)  # place of the newest run's first picture in the stretch
+    wanted = inputs.face_crops(clip, track, np.array(index[first:]))
+    np.testing.assert_array_equal((255 * np.stack(shown[inputs.FRAMES :]) + 0.5).astype(np.uint8), wanted)
+
+
 def test_threads_are_put_in_line(session):
     clip, errors = make_clip(), []
 

@@ -165,14 +165,8 @@ def same_words(text: str, sentence: str) -> bool:
 
 
 def clear(found: runtime.Verdict) -> bool:
-    """Whether the logit stands so far from the threshold's that a JPEG more or less cannot turn it.
-
-    Logits of clips have a standard deviation of 8 (notebook 07); the camera's way costs up to 2 or 3 of it.
-    """
-    if found.score is None:
-        return True
-    score, threshold = (np.clip(p, 1e-9, 1 - 1e-9) for p in (found.score, found.threshold))
-    return abs(np.log(score / (1 - score)) - np.log(threshold / (1 - threshold))) > 3.0
+    """Whether the score stands so far from the threshold that a JPEG more or less cannot turn it."""
+    return found.score is None or abs(found.score - found.threshold) > 0.08
 
 
 def tell(capsys, rows: list, pace: list, seen: list[dict]) -> None:
