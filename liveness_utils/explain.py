@@ -20,7 +20,8 @@ from liveness_utils.model import count_parameters
 # Attribute paths of LivenessNet's blocks, in the order in which data passes them.
 BLOCKS = (
     "frame.fine", "frame.middle", "frame.coarse", "frame.lateral_fine", "frame.lateral_middle",
-    "frame.cbam", "frame.depth", "frame.widen", "frame.embed", "glance", "fovea", "fovea_glance", "picture", "features.mlp", "features.motion",
+    "frame.cbam", "frame.depth", "frame.widen", "frame.embed", "glance", "fovea", "fovea_glance", "picture",
+    "features.mlp", "features.motion",
     "imu.conv", "imu.embed", "imu.motion", "watch", "input_gates", "state_gates", "judge", "liveness",
     "species", "consistency",
 )  # fmt: skip

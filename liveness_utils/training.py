@@ -589,12 +589,13 @@ def learn_pictures(
 ) -> None:
     """Teach a picture encoder of `net`, in place.
 
-    In two halves: `config.encoder_epochs` passes in large steps, then 3/16 as many in small ones, with wider changes of the pictures, and of those the running mean of the weights is kept. The
-    first finds what tells the species apart, the second makes it hold for other cameras. How well
-    it holds is largely luck of the draw; so the second half is walked `config.encoder_walks` times
-    from the same start, each time with other pictures, and the mean of the weights is kept: better
-    than the mean of the walks. A network that is fine-tuned gets the second half
-    alone, in as many passes as the configuration says.
+    In two halves: `config.encoder_epochs` passes in large steps, then 3/16 as many in small ones, with
+    wider changes of the pictures, and of those the running mean of the weights is kept. The first
+    finds what tells the species apart, the second makes it hold for other cameras. How well it holds
+    is largely luck of the draw; so the second half is walked `config.encoder_walks` times from the
+    same start, each time with other pictures, and the mean of the weights is kept: better than the
+    mean of the walks. A network that is fine-tuned gets the second half alone, in as many passes as
+    the configuration says.
 
     Args:
         net: to be taught. prepared: clips. config: of the training. singles: pictures that are mixed in, or None.

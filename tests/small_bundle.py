@@ -32,6 +32,7 @@ def small_bundle() -> tuple[Path, Path, Path]:
         root / "bundle",
         prepared,
         variants=("float32", "weight_only", "int8", "mixed"),
+        default="weight_only",
         calibration_clips=3,
         thresholds=export.dev_thresholds(checkpoint, prepared),
     )

@@ -144,7 +144,7 @@ def test_wherever_a_judged_stretch_begins_its_first_picture_is_plain(session, mo
     monkeypatch.setattr(session, "_step_model", lambda **fed: shown.append(fed["frame"][0]) or stepped(**fed))
     session._step_model.input_shapes = stepped.input_shapes
     before, begins = len(session._chosen), set()
-    for k, (frame, t) in enumerate(zip(clip.frames, clip.t, strict=True)):
+    for frame, t in zip(clip.frames, clip.t, strict=True):
         session.push(frame, t)
         if len(shown) == before or session.progress < 1.0:
             continue
