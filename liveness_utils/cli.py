@@ -239,10 +239,11 @@ def _training_changes(args: argparse.Namespace) -> dict[str, Any]:
     from liveness_utils import config
 
     changes: dict[str, Any] = {name: getattr(args, name) for name in _TRAINING}
-    made = config.paths(args.profile, args.data, args.out).pictures
+    paths = config.paths(args.profile, args.data, args.out)
     simulated = not (args.data or args.start)  # nobody's own data is mixed with pictures unasked
-    made = made if simulated and (made / "index.json").is_file() else None
-    changes["pictures"] = str(args.pictures or made) if args.pictures or made else None
+    for name, made in (("pictures", paths.pictures), ("strangers", paths.strangers)):
+        changes[name] = str(made) if simulated and (made / "index.json").is_file() else None
+    changes["pictures"] = str(args.pictures) if args.pictures else changes["pictures"]
     changes["modalities"] = tuple(args.modalities) if args.modalities else None
     if args.start:
         inside = args.start / "checkpoint.pt"

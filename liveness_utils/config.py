@@ -29,6 +29,7 @@ class Profile:
         bona_fide_clips: bona fide clips per split.
         attack_clips: clips of each attack species per split.
         pictures: single pictures of further people and instruments, for the picture encoder (`pictures.prepare`).
+        strangers: further ones that no encoder learns from, by which the pictures' veto is set (`training.set_veto`).
         encoder_epochs: passes over those and a few pictures of every training clip, in which the encoder learns first.
         takes_encoder: whether plain crops' encoder is `shipped_encoder` as it is, or learns here too.
         views: changed views of each training clip that the fusion learns from.
@@ -57,6 +58,7 @@ class Profile:
     bona_fide_clips: tuple[int, int, int, int]
     attack_clips: tuple[int, int, int, int]
     pictures: int
+    strangers: int
     encoder_epochs: int
     takes_encoder: bool
     views: int
@@ -99,7 +101,7 @@ ABLATION = ("video", "video_depth", "video_landmarks", "video_imu", "all", "seed
 _QUICK = Profile(
     name="quick", data="quick",
     subjects=(12, 4, 8, 8), bona_fide_clips=(12, 4, 8, 8), attack_clips=(3, 1, 2, 2),
-    pictures=64, encoder_epochs=4, takes_encoder=False, views=2, epochs=8, patience=8, batch_size=8, train_frames=8, learning_rate=1e-3,
+    pictures=64, strangers=32, encoder_epochs=4, takes_encoder=False, views=2, epochs=8, patience=8, batch_size=8, train_frames=8, learning_rate=1e-3,
     variants=("video", "all"), seeds=(0,), left_out=(), study_epochs=1,
     bootstrap=200, robustness_clips=4, redteam_clips=1, calibration_clips=8, qat_epochs=1, demo_clips=8,
 )  # fmt: skip
@@ -107,7 +109,7 @@ _QUICK = Profile(
 _FULL = Profile(
     name="full", data="full",
     subjects=(100, 20, 40, 60), bona_fide_clips=(312, 48, 120, 240), attack_clips=(78, 12, 60, 60),
-    pictures=12800, encoder_epochs=16, takes_encoder=True, views=6, epochs=24, patience=24, batch_size=16, train_frames=8, learning_rate=2e-3,
+    pictures=12800, strangers=1600, encoder_epochs=16, takes_encoder=True, views=6, epochs=24, patience=24, batch_size=16, train_frames=8, learning_rate=2e-3,
     variants=(), seeds=(0,), left_out=(), study_epochs=0,
     bootstrap=2000, robustness_clips=54, redteam_clips=8, calibration_clips=128, qat_epochs=2, demo_clips=60,
 )  # fmt: skip
@@ -116,7 +118,7 @@ _STUDY = Profile(
     name="study", data="full",
     subjects=_FULL.subjects, bona_fide_clips=_FULL.bona_fide_clips,
     attack_clips=_FULL.attack_clips,
-    pictures=_FULL.pictures, encoder_epochs=_FULL.encoder_epochs,
+    pictures=_FULL.pictures, strangers=_FULL.strangers, encoder_epochs=_FULL.encoder_epochs,
     takes_encoder=_FULL.takes_encoder, views=_FULL.views, epochs=_FULL.epochs, patience=_FULL.patience,
     batch_size=_FULL.batch_size, train_frames=_FULL.train_frames, learning_rate=_FULL.learning_rate,
     variants=ABLATION, seeds=(0, 1, 2), left_out=("all",), study_epochs=_FULL.epochs,
@@ -222,6 +224,11 @@ class Paths:
     def pictures(self) -> Path:
         """Single pictures for the encoder."""
         return self.run / "pictures"
+
+    @property
+    def strangers(self) -> Path:
+        """Single pictures that no encoder learns from."""
+        return self.run / "strangers"
 
     @property
     def checkpoints(self) -> Path:

@@ -23,7 +23,7 @@ BLOCKS = (
     "frame.cbam", "frame.depth", "frame.widen", "frame.embed", "glance", "fovea", "fovea_glance", "picture",
     "features.mlp", "features.motion",
     "imu.conv", "imu.embed", "imu.motion", "watch", "input_gates", "state_gates", "judge", "liveness",
-    "species", "consistency",
+    "species", "motion_judge", "consistency",
 )  # fmt: skip
 
 

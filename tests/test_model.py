@@ -641,6 +641,67 @@ def test_a_mask_is_a_veto_whatever_the_rest_says_but_not_where_there_is_no_pictu
         assert decide((0, 1, 1), masks) == 9.0
 
 
+def test_trust_in_an_encoder_is_measured_on_strangers_and_stays(prepared, tmp_path, monkeypatch):
+    species = np.repeat([m.BONA_FIDE, *m.MASKS], 60)
+    rng = np.random.default_rng(0)
+    living = np.where(species == m.BONA_FIDE, 2.0, -2.0)[:, None]
+    sharp, dull = (living + rng.normal(0.0, noise, (180, 2)) for noise in (1.0, 8.0))
+    strangers = SimpleNamespace(species=species, crops="plain", foveated_crops="foveated", mark={"seed": 7})
+    monkeypatch.setattr(training, "_pictures", lambda folder: strangers)
+    monkeypatch.setattr(
+        training, "_unmasked", lambda net, frame, glance, crops: {"plain": dull, "foveated": sharp + 3.0}[crops]
+    )
+    config = training.TrainConfig(str(prepared), str(tmp_path), strangers="there", encoder_epochs=1)
+    shape = m.ModelConfig(n_features=G, veto=True, fovea=True)
+    net = m.build(shape)
+    training.set_veto(net, config)
+    plain, foveated = net.veto_gain.reshape(2, 2).tolist()
+    assert all(0.0 <= a < 0.2 * b for a, b in zip(plain, foveated, strict=True))
+    middle = 3.0 * np.array(foveated) + net.veto_shift.numpy()  # where either is as likely: the offset is found
+    assert np.abs(middle).max() < 0.8
+    assert not net.veto_gain.requires_grad and not net.veto_shift.requires_grad
+    unmasked = net.veto_gain.tolist()[1], m.build(shape).veto_gain.tolist()[1]
+    kept = m.build(shape)
+    training.set_veto(kept, replace(config, exclude=("soft_mask",)))
+    assert kept.veto_gain.tolist()[1] == unmasked[1] != unmasked[0] and kept.veto_gain.tolist()[0] == plain[0]
+    assert (
+        training._fingerprint(config)["strangers"]
+        == {"seed": 7}
+        != training._fingerprint(replace(config, strangers=""))["strangers"]
+    )
+
+
+def test_strangers_that_are_not_there_are_asked_for(prepared, tmp_path):
+    config = training.TrainConfig(
+        str(prepared), str(tmp_path / "out"), strangers=str(tmp_path / "nowhere"), encoder_epochs=1, veto=True
+    )
+    with pytest.raises(DatasetError, match="nowhere: no finished pictures"):
+        training.train(config)
+
+
+def test_features_are_seen_on_an_ordinary_and_on_a_fine_scale():
+    encoder = m.FeatureEncoder(3, (2,), 8, 2).eval()
+    encoder.std.copy_(torch.tensor([0.1, 0.1, 0.1]))
+    features = torch.tensor([[0.001, -0.001, 0.02], [0.02, -0.02, 0.02], [0.1, 5.0, 0.02]])
+    with torch.inference_mode():
+        (plain, fine), (_, deaf) = (encoder(features, torch.full((3, 1), v))[0].chunk(2, dim=1) for v in (1.0, 0.0))
+    assert plain[1, 0] - plain[0, 0] == pytest.approx(0.19) and plain[2, 1] == 6.0
+    assert fine[1, 0] - fine[0, 0] > 0.4 and fine[2, 0] == pytest.approx(1.0) and fine[2, 1] > 2.0
+    assert torch.equal(fine[:2, 1], -fine[:2, 0])
+    assert fine[:, 2].min() > 0.5 and deaf[:, 2].abs().max() == 0.0  # of the IMU, where there is none
+
+
+def test_consistency_is_judged_of_motion_alone(net):
+    frames, *rest = _batch()
+    with torch.inference_mode():
+        there, other = net(frames, *rest), net(torch.rand(frames.shape), *rest)
+        still = net(frames, rest[0], torch.zeros_like(rest[1]), rest[2])
+    torch.testing.assert_close(there["consistency"], other["consistency"])
+    assert not torch.allclose(there["logit"], other["logit"]) and not torch.allclose(
+        there["consistency"], still["consistency"]
+    )
+
+
 def test_clips_looked_at_before_are_judged_as_from_their_pixels(prepared, tmp_path):
     config = training.TrainConfig(
         str(prepared), str(tmp_path), encoder_epochs=1, epochs=1, batch_size=8, views=2, fovea=True, progress=False
