@@ -875,6 +875,8 @@ def _fingerprint(config: TrainConfig) -> dict:
     )
     held = {k: v for k, v in asdict(config).items() if k not in skip}
     held = {k: list(v) if isinstance(v, tuple) else v for k, v in held.items()}
+    if Path(config.start).is_file():
+        held["start"] = _content(config.start)  # a path stays when what lies there is made anew
     held["encoder_start"] = _content(config.encoder_start) if _goes_on(config) else ""
     lesson = {"batch": ENCODER_BATCH, "learning_rate": ENCODER_LEARNING_RATE, "clip_pictures": CLIP_PICTURES}
     lesson |= {"again": ENCODER_AGAIN, "gentle": ENCODER_GENTLE, "average_over": ENCODER_AVERAGE}

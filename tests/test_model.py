@@ -641,6 +641,16 @@ def test_a_mask_is_a_veto_whatever_the_rest_says_but_not_where_there_is_no_pictu
         assert decide((0, 1, 1), masks) == 9.0
 
 
+def test_what_a_fine_tuning_starts_from_is_known_by_its_content(prepared, tmp_path):
+    here, there = tmp_path / "here.pt", tmp_path / "there.pt"
+    config = training.TrainConfig(str(prepared), str(tmp_path / "out"), start=str(here))
+    here.write_bytes(b"one"), there.write_bytes(b"one")
+    first = training._fingerprint(config)
+    assert first == training._fingerprint(replace(config, start=str(there)))
+    here.write_bytes(b"two")  # a released model that was made anew: half a training of the old one is no beginning
+    assert first != training._fingerprint(config) and training._encoder_mark(config)["start"] != first["start"]
+
+
 def test_trust_in_an_encoder_is_measured_on_strangers_and_stays(prepared, tmp_path, monkeypatch):
     species = np.repeat([m.BONA_FIDE, *m.MASKS], 60)
     rng = np.random.default_rng(0)
