@@ -243,7 +243,8 @@ def _training_changes(args: argparse.Namespace) -> dict[str, Any]:
     simulated = not (args.data or args.start)  # nobody's own data is mixed with pictures unasked
     for name, made in (("pictures", paths.pictures), ("strangers", paths.strangers)):
         changes[name] = str(made) if simulated and (made / "index.json").is_file() else None
-    changes["pictures"] = str(args.pictures) if args.pictures else changes["pictures"]
+    if args.pictures:
+        changes["pictures"] = str(args.pictures)
     changes["modalities"] = tuple(args.modalities) if args.modalities else None
     if args.start:
         inside = args.start / "checkpoint.pt"

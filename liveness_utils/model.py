@@ -259,9 +259,9 @@ class FeatureEncoder(nn.Module):
     """Geometry features of one frame, standardised by the training set's mean and deviation.
 
     Features that the IMU has part in count only where there is an IMU, and are kept out of the
-    signals that are compared with it. Between a phone on a stand (the background turns by 0.001 rad/s)
-    and one in a quiet hand (0.02 rad/s) lies a small part of a deviation over all clips; so every
-    feature is there a second time, on a scale that is logarithmic on both sides of zero.
+    signals that are compared with it. Between a phone on a stand and one in a quiet hand lies a small part
+    of the deviation over all clips; so every feature is there a second time, on a scale that is logarithmic
+    on both sides of zero.
     """
 
     FINE = 30.0  # linear up to a deviation over this, logarithmic from there; 1 at one deviation
@@ -462,8 +462,8 @@ class LivenessNet(nn.Module):
         self.state_gates = nn.Linear(width, 4 * width, bias=False)
         self.pair_norm = nn.Parameter(torch.tensor(1e-2))
         self.watch = Watch(watched, levels, turns)
-        self._course = len(Watch.STATISTICS) * self.watch.width
-        self.judge = Judge(2 * width + k + self._course, self.JUDGE_WIDTH, config.drop)
+        evidence = 2 * width + k + len(Watch.STATISTICS) * self.watch.width
+        self.judge = Judge(evidence, self.JUDGE_WIDTH, config.drop)
         self.liveness = nn.Linear(self.JUDGE_WIDTH + 1, 1)
         self.species = nn.Linear(self.JUDGE_WIDTH, config.n_species)
         self.consistency = nn.Linear(self.JUDGE_WIDTH, 1)
@@ -558,10 +558,10 @@ class LivenessNet(nn.Module):
 
     def _of_motion(self, evidence: Tensor) -> Tensor:
         """Correlations, and the statistics of geometry and IMU: evidence of motion, in which no picture has part."""
-        rho, course = torch.split(evidence[:, 2 * self.config.hidden :], [self.config.pairs, self._course], dim=1)
-        first, count = self.config.levels[0], sum(self.config.levels[1:])
+        start, pixels, moved = 2 * self.config.hidden, self.config.levels[0], sum(self.config.levels[1:])
+        rho, course = evidence[:, start : start + self.config.pairs], evidence[:, start + self.config.pairs :]
         parts = torch.chunk(course, len(Watch.STATISTICS), dim=1)
-        return torch.cat([rho, *(part[:, first : first + count] for part in parts)], dim=1)
+        return torch.cat([rho, *(part[:, pixels : pixels + moved] for part in parts)], dim=1)
 
     def _heads(self, h: Tensor, c: Tensor, presence: Tensor) -> dict[str, Tensor]:
         evidence = self._evidence(h, c, presence)
@@ -647,7 +647,7 @@ class LivenessNet(nn.Module):
         seen = encoder(frames.reshape(-1, *frames.shape[2:]))
         return [m.reshape(batch, shown, *m.shape[1:]) for m in seen]
 
-    def _kinds(self, embedding: Tensor) -> Tensor:
+    def kinds(self, embedding: Tensor) -> Tensor:
         """The species as each picture (B, F, E) by itself tells it: (B, F, S)."""
         if not self.config.fovea or embedding.shape[1] == 1:
             return self.glance(embedding)
@@ -717,7 +717,7 @@ class LivenessNet(nn.Module):
         """
         gates, signals, embedding, depth, _ = self.encode(frames, features, imu, presence, hold)
         out = {**self.judge_course(gates, signals, presence), "depth": depth}
-        return {**out, "glance": self._kinds(self.spare(embedding))} if self.training else out
+        return {**out, "glance": self.kinds(self.spare(embedding))} if self.training else out
 
     def step(
         self, frame: Tensor, features: Tensor, imu: Tensor, presence: Tensor, h: Tensor, c: Tensor

@@ -32,7 +32,7 @@ from liveness_utils import inputs
 from liveness_utils.config import LEFT_OUT, Profile, shipped_encoder
 from liveness_utils.errors import DatasetError, ModelError
 from liveness_utils.metrics import eer
-from liveness_utils.model import BONA_FIDE, MASKS, ModelConfig, PictureVerdict, build, load_checkpoint, save_checkpoint
+from liveness_utils.model import BONA_FIDE, MASKS, ModelConfig, build, load_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
     from liveness_utils.pictures import Pictures
@@ -537,12 +537,11 @@ def _read_looks(path: Path, wanted: dict) -> ds.Looks | None:
 def set_veto(net: nn.Module, config: TrainConfig) -> None:
     """Set how much each encoder's "no mask" counts in the veto, on pictures of strangers, in place; for good.
 
-    An encoder is surer of the clips that it has learned from than of anybody else (the shipped one's
-    equal error rate for soft masks is 4 % on training clips and 10 % on dev's), and what learns from those
-    clips how far to trust it trusts it too far: masks of strangers pass. So trust is measured where it will be
-    needed, on people and instruments that no encoder has seen: for either kind of mask, by a
+    An encoder is surer of the clips that it has learned from than of anybody else, and what learns from
+    those clips how far to trust it trusts it too far: masks of strangers pass. So trust is measured where it
+    will be needed, on people and instruments that no encoder has seen: for either kind of mask, by a
     logistic regression on what each encoder says of one picture. Without such pictures the veto is
-    learned with the rest, and so is that of a mask which is left out.
+    learned with the rest; that of a mask which is left out stays as it began.
 
     Source: Wolpert, Stacked Generalization, Neural Networks 5(2), 1992,
         doi 10.1016/S0893-6080(05)80023-1 (learning from held-out predictions only).
@@ -558,19 +557,16 @@ def set_veto(net: nn.Module, config: TrainConfig) -> None:
 
     if not config.strangers or config.start or not (_has_taught_encoder(net, config) and net.config.veto):
         return
-    held, parts = _pictures(config.strangers), _encoder_parts(net)
-    kinds = [("frame", "glance", held.crops)]
-    if net.config.fovea:
-        kinds.append(("fovea", "fovea_glance", held.foveated_crops))
-    said = [_unmasked(net, parts[frame], parts[glance], crops) for frame, glance, crops in kinds]
+    held = _pictures(config.strangers)
+    said = _unmasked(net, np.stack([held.crops, held.foveated_crops][: 1 + net.config.fovea], axis=1))
     hidden = {ds.SPECIES.index(name) for name in _hidden(config)}
-    gains, shifts = net.veto_gain.detach().clone().view(len(kinds), len(MASKS)), net.veto_shift.detach().clone()
+    gains, shifts = net.veto_gain.detach().clone().view(-1, len(MASKS)), net.veto_shift.detach().clone()
     for column, mask in enumerate(MASKS):
         asked = np.isin(held.species, (BONA_FIDE, mask))
         living = held.species[asked] == BONA_FIDE
         if mask in hidden or living.all() or not living.any():
             continue
-        found = LogisticRegression(class_weight="balanced").fit(np.stack([s[asked, column] for s in said], 1), living)
+        found = LogisticRegression(class_weight="balanced").fit(said[asked, :, column], living)
         gains[:, column] = torch.from_numpy(found.coef_[0]).to(gains)
         shifts[column] = float(found.intercept_[0])
     for value, parameter in ((gains.view(-1), net.veto_gain), (shifts, net.veto_shift)):
@@ -579,15 +575,17 @@ def set_veto(net: nn.Module, config: TrainConfig) -> None:
 
 
 @torch.inference_mode()
-def _unmasked(net: nn.Module, encoder: nn.Module, glance: nn.Module, crops: np.ndarray) -> np.ndarray:
-    """What one encoder says of single pictures (n, 112, 112, 3): log odds of no mask of either kind (n, 2)."""
-    learning = encoder.training
-    encoder.eval()
+def _unmasked(net: nn.Module, crops: np.ndarray) -> np.ndarray:
+    """Of pictures (n, F, 112, 112, 3), plain and perhaps foveated: log odds of no mask of either kind (n, F, 2)."""
+    learning = net.training
+    net.eval()
     said = []
     for first in range(0, len(crops), ENCODER_BATCH):
-        embedding, depth, _ = encoder(torch.from_numpy(crops[first : first + ENCODER_BATCH]).float() / 255.0)
-        said.append(net.picture(glance(embedding), PictureVerdict.relief(depth).unsqueeze(1))[:, 1:].numpy())
-    encoder.train(learning)
+        part = torch.from_numpy(crops[first : first + ENCODER_BATCH]).float() / 255.0
+        embedding, relief, *_ = net.look(part)
+        verdict = net.picture(net.kinds(embedding).flatten(0, 1), relief.flatten(0, 1))
+        said.append(verdict[:, 1:].reshape(*part.shape[:2], -1).numpy())
+    net.train(learning)
     return np.concatenate(said)
 
 

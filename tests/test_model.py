@@ -656,11 +656,9 @@ def test_trust_in_an_encoder_is_measured_on_strangers_and_stays(prepared, tmp_pa
     rng = np.random.default_rng(0)
     living = np.where(species == m.BONA_FIDE, 2.0, -2.0)[:, None]
     sharp, dull = (living + rng.normal(0.0, noise, (180, 2)) for noise in (1.0, 8.0))
-    strangers = SimpleNamespace(species=species, crops="plain", foveated_crops="foveated", mark={"seed": 7})
+    strangers = SimpleNamespace(species=species, crops=dull, foveated_crops=sharp + 3.0, mark={"seed": 7})
     monkeypatch.setattr(training, "_pictures", lambda folder: strangers)
-    monkeypatch.setattr(
-        training, "_unmasked", lambda net, frame, glance, crops: {"plain": dull, "foveated": sharp + 3.0}[crops]
-    )
+    monkeypatch.setattr(training, "_unmasked", lambda net, crops: crops)
     config = training.TrainConfig(str(prepared), str(tmp_path), strangers="there", encoder_epochs=1)
     shape = m.ModelConfig(n_features=G, veto=True, fovea=True)
     net = m.build(shape)

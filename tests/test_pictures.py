@@ -6,10 +6,11 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+import torch
 from test_faces import _picture
 from test_model import make_prepared
 
-from liveness_utils import config, devices, face_photo, faces, inputs, pictures, simulate, training
+from liveness_utils import config, devices, face_photo, faces, inputs, model, pictures, simulate, training
 from liveness_utils import dataset as ds
 from liveness_utils.errors import ConfigError, DatasetError, FaceError
 from liveness_utils.instruments import INSTRUMENTS_PER_SPECIES, SPECIES
@@ -180,6 +181,36 @@ def test_a_training_knows_its_pictures(folder, tmp_path):
     assert marks[0]["count"] == COUNT and marks[1] is None
     with pytest.raises(DatasetError, match="no finished pictures"):
         training.train(replace(settings, pictures=str(tmp_path / "nowhere")))
+
+
+def test_a_training_sets_the_veto_on_strangers_and_leaves_it(folder, tmp_path):
+    prepared = make_prepared(tmp_path / "arrays", n=24)
+    settings = training.TrainConfig(
+        str(prepared),
+        str(tmp_path / "out"),
+        strangers=str(folder),
+        encoder_epochs=1,
+        epochs=2,
+        batch_size=8,
+        frames=2,
+        veto=True,
+        fovea=True,
+        progress=False,
+    )
+    net, _ = model.load_checkpoint(training.train(settings))
+    held = pictures.open_pictures(folder)
+    both = training._unmasked(net, np.stack([held.crops, held.foveated_crops], axis=1))
+    for kind, (encoder, glance, crops) in enumerate(
+        [(net.frame, net.glance, held.crops), (net.fovea, net.fovea_glance, held.foveated_crops)]
+    ):
+        with torch.inference_mode():
+            embedding, depth, _ = encoder(torch.from_numpy(np.array(crops)).float() / 255.0)
+            alone = net.picture(glance(embedding), net.picture.relief(depth)[:, None])[:, 1:]
+        np.testing.assert_allclose(both[:, kind], alone, atol=1e-4)
+    learned = net.veto_gain.tolist()
+    assert learned != model.build(net.config).veto_gain.tolist()
+    training.set_veto(net, settings)
+    np.testing.assert_allclose(net.veto_gain.detach(), learned, rtol=1e-3, atol=1e-6)
 
 
 def test_every_profile_with_an_encoder_has_pictures():
