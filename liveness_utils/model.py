@@ -38,7 +38,9 @@ class ModelConfig:
     part in (masked with it), `pairs` the number of learned (video, IMU) signal pairs whose running
     correlation the network follows, `levels` the number of learned signals of pixels, features and
     IMU whose running statistics it follows, `drop` the share of evidence left out in training,
-    `verdict` whether each picture is also asked by itself (see `PictureVerdict`), `veto` whether
+    `verdict` whether each picture is also asked by itself (see `PictureVerdict`), `alone` whether those
+    verdicts decide where there are pictures and nothing else (not in a network that is trained so: there
+    the fusion does), `veto` whether
     that it shows a mask overrules whatever the rest says, `foveated` which kind of crops it learned from,
     `fovea` whether foveated crops, every second picture, have an encoder of their own.
     """
@@ -54,6 +56,7 @@ class ModelConfig:
     imagenet: bool = False
     architecture: str = "fusion"
     verdict: bool = True
+    alone: bool = True
     veto: bool = False
     foveated: bool = FOVEATED
     fovea: bool = False
@@ -149,6 +152,9 @@ def _small_depthwise(layers: nn.Module) -> None:
             _small_depthwise(child)
 
 
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pictures, RGB 0..1
+
+
 def _backbone(imagenet: bool) -> nn.Sequential:
     from torchvision.models import MobileNet_V3_Small_Weights, mobilenet_v3_small
 
@@ -192,8 +198,8 @@ class FrameEncoder(nn.Module):
         )
         self.widen = nn.Sequential(nn.Conv2d(deep, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.Hardswish())
         self.embed = nn.Linear(wide + width, embedding)
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
+        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1))
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Encode crops.
@@ -586,7 +592,8 @@ class LivenessNet(nn.Module):
         return alive, torch.cat([masks, closer / torch.clamp(foveated, min=1.0)], dim=1)
 
     def _decide(self, fused: Tensor, pictures: tuple[Tensor, Tensor], presence: Tensor) -> Tensor:
-        """With an IMU the fusion decides; without, the pictures have a veto; with pictures alone, they decide.
+        """With an IMU the fusion decides; without, the pictures have a veto; with pictures alone, they decide,
+        unless the network has learned from those alone (`ModelConfig.alone`).
 
         Where the network is made so, a mask is a veto in any case: other evidence cannot outvote it.
         Foveated pictures with an encoder of their own are asked for masks only, and only where there
@@ -598,7 +605,8 @@ class LivenessNet(nn.Module):
             unmasked = sum(torch.split(masks * self.veto_gain, len(MASKS), dim=1)) + self.veto_shift
             held = soft_minimum(fused, *torch.split(unmasked, 1, dim=1))
             fused = seen * held + (1.0 - seen) * fused
-        without = seen * (marks * soft_minimum(fused, alive) + (1.0 - marks) * alive) + (1.0 - seen) * fused
+        pixels = alive if self.config.alone else fused
+        without = seen * (marks * soft_minimum(fused, alive) + (1.0 - marks) * pixels) + (1.0 - seen) * fused
         return felt * fused + (1.0 - felt) * without
 
     def _signals(
@@ -773,8 +781,15 @@ class SeedNet(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = _backbone(config.imagenet)
+        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1))
         self.lstm = nn.LSTM(576 + 8, config.hidden, batch_first=True)
         self.head = nn.Linear(config.hidden, 1)
+
+    def take_blocks(self, encoder: FrameEncoder) -> None:
+        """Begin with the blocks of an encoder that has been taught; the last one, which it has not, stays new."""
+        for mine, taught in zip(self.backbone, [*encoder.fine, *encoder.middle, *encoder.coarse], strict=False):
+            mine.load_state_dict(taught.state_dict())
 
     @staticmethod
     def sensors(imu: Tensor) -> Tensor:
@@ -789,7 +804,8 @@ class SeedNet(nn.Module):
         """See `LivenessNet.forward`; features are not looked at."""
         batch, shown = frames.shape[:2]
         clips, steps = imu.shape[:2]
-        maps = self.backbone(frames.reshape(-1, *frames.shape[2:]).permute(0, 3, 1, 2))
+        pictures = frames.reshape(-1, *frames.shape[2:]).permute(0, 3, 1, 2)
+        maps = self.backbone((pictures - self.mean) / self.std)
         pixels = maps.mean(dim=(2, 3))
         pixels = pixels if hold is None else pixels[hold.reshape(-1)]
         raw = self.sensors(imu) * presence[:, None, 2:3]

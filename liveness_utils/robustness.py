@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from liveness_utils.model import LivenessNet
 
 CLEAN = ("clean", 0.0)
+_APART = 1e-3  # s between two frames at least
 _ACCEL_PER_GYRO = 10.0  # m/s² of noise for each rad/s: the ratio of two cheap parts' densities
 
 
@@ -72,6 +73,16 @@ def dropped(clip: Clip, share: float, rng: np.random.Generator) -> np.ndarray:
     return np.setdiff1d(np.arange(len(clip.t)), lost)
 
 
+def misdated(clip: Clip, sigma: float, rng: np.random.Generator) -> np.ndarray:
+    """Times of the frames when each is dated `sigma` seconds (standard deviation) off, in the order they come in.
+
+    A camera that films at one rate what is shown at another does that, and so does a clock read after a queue.
+    """
+    t = np.sort(clip.t + sigma * rng.standard_normal(len(clip.t)))
+    t = np.maximum.accumulate(t - _APART * np.arange(len(t))) + _APART * np.arange(len(t))
+    return t - t[0] + clip.t[0]
+
+
 def delayed_imu(imu: Imu, seconds: float, rng: np.random.Generator) -> Imu:
     """The IMU's clock runs `seconds` behind: every sample is dated later."""
     return replace(imu, t=imu.t + seconds)
@@ -91,7 +102,7 @@ def absent_imu(imu: Imu, level: float, rng: np.random.Generator) -> None:
 
 @dataclass(frozen=True)
 class Kind:
-    """A way to degrade a clip: what it touches (pixels, frames or imu), how, and how strongly."""
+    """A way to degrade a clip: what it touches (pixels, frames, times or imu), how, and how strongly."""
 
     touches: str
     function: Callable
@@ -105,6 +116,7 @@ KINDS = {
     "exposure": Kind("pixels", exposed, (-2.0, 2.0), "stops"),
     "compression": Kind("pixels", recompressed, (34.0, 42.0), "x264 CRF"),
     "dropped frames": Kind("frames", dropped, (0.2, 0.5), "share"),
+    "frame times": Kind("times", misdated, (0.005, 0.01, 0.02), "σ (s)"),
     "IMU delay": Kind("imu", delayed_imu, (-0.1, 0.05, 0.1, 0.2), "s"),
     "IMU noise": Kind("imu", noisy_imu, (0.02, 0.05, 0.1), "σ (rad/s)"),
     "IMU absent": Kind("imu", absent_imu, (1.0,), ""),
@@ -127,11 +139,11 @@ def perturbed_inputs(
 ) -> dict:
     """What the network sees of one clip under each condition.
 
-    Landmarks are found anew where pixels change; a changed IMU keeps the track it had.
+    Landmarks are found anew where pixels change; changed times and a changed IMU keep the track it had.
 
     Args:
         clip: clips.Clip. wanted: (kind, level) pairs, see `conditions`. landmarker: reused if given.
-        seed: of noise and dropped frames.
+        seed: of noise, times and dropped frames.
 
     Returns:
         condition to (inputs.ClipInputs, reason); the reason is "" where the gates let it pass.
@@ -151,6 +163,9 @@ def perturbed_inputs(
             found[name, level] = _seen(replace(clip, imu=imu), track, motion)
         elif kind.touches == "frames":
             found[name, level] = _seen(*_subset(clip, track, kind.function(clip, level, rng)))
+        elif kind.touches == "times":
+            t = kind.function(clip, level, rng)
+            found[name, level] = _seen(replace(clip, t=t), replace(track, t=t))
         else:
             changed = kind.function(clip, level, rng)
             found[name, level] = _seen(changed, landmarks.track(changed, landmarker))
@@ -177,15 +192,15 @@ def _seen(clip, track, motion=None) -> tuple[inputs.ClipInputs, str]:
     return found, problem or "; ".join(inputs.quality_reasons(summary))
 
 
-def _batch(data_dir: str, rows: Sequence[dict], wanted, seed: int) -> list[tuple[str, dict]]:
+def _batch(data_dir: str, todo: Sequence[tuple], seed: int) -> list[tuple[str, dict]]:
     import cv2
 
     from liveness_utils import clips, landmarks
 
     cv2.setNumThreads(1)
     with landmarks.Landmarker() as landmarker:
-        loaded = ((row["clip_id"], clips.load_clip(data_dir, row["clip_id"], row=row)) for row in rows)
-        return [(name, perturbed_inputs(clip, wanted, landmarker, seed)) for name, clip in loaded]
+        loaded = ((clips.load_clip(data_dir, row["clip_id"], row=row), wanted) for row, wanted in todo)
+        return [(clip.clip_id, perturbed_inputs(clip, wanted, landmarker, seed)) for clip, wanted in loaded]
 
 
 def scores(net: LivenessNet, found: Sequence[tuple[inputs.ClipInputs, str]], batch_size: int = 8) -> np.ndarray:
@@ -235,7 +250,7 @@ def measure(
     seed: int = 0,
     progress: bool = True,
 ):
-    """Score clips under every condition; resumes where it stopped.
+    """Score clips under every condition; resumes where it stopped, and adds conditions to those that are there.
 
     Args:
         checkpoint: of the network. data_dir: folder of clips. rows: of the manifest (DataFrame).
@@ -250,42 +265,50 @@ def measure(
     from liveness_utils.model import load_checkpoint
 
     net, _ = load_checkpoint(checkpoint)
-    folder = Path(out_dir) / _mark(checkpoint, wanted, seed)
-    todo = [r for r in rows.to_dict("records") if not (folder / f"{r['clip_id']}.json").is_file()]
-    for name, found in _extracted(str(data_dir), todo, wanted, workers, seed, progress):
-        values = scores(net, [found[c] for c in wanted])
-        write_json(folder / f"{name}.json", [[*c, v] for c, v in zip(wanted, values.tolist(), strict=True)])
-    return _collected(folder, rows)
+    folder = Path(out_dir) / _mark(checkpoint, seed)
+    held = {name: _read_scores(folder / f"{name}.json") for name in rows["clip_id"]}
+    todo = [
+        (r, missing) for r in rows.to_dict("records") if (missing := [c for c in wanted if c not in held[r["clip_id"]]])
+    ]
+    for name, found in _extracted(str(data_dir), todo, workers, seed, progress):
+        held[name] |= zip(found, scores(net, list(found.values())).tolist(), strict=True)
+        write_json(folder / f"{name}.json", [[*c, v] for c, v in held[name].items()])
+    return _collected(held, rows, wanted)
 
 
-def _mark(checkpoint, wanted, seed: int) -> str:
-    held = Path(checkpoint).read_bytes() + json.dumps([list(map(list, wanted)), seed]).encode()
-    return hashlib.sha256(held).hexdigest()[:12]
+def _mark(checkpoint, seed: int) -> str:
+    return hashlib.sha256(Path(checkpoint).read_bytes() + str(seed).encode()).hexdigest()[:12]
 
 
-def _extracted(data_dir: str, rows: list[dict], wanted, workers: int, seed: int, progress: bool) -> Iterator:
+def _read_scores(path: Path) -> dict[tuple[str, float], float]:
+    if not path.is_file():
+        return {}
+    return {(kind, level): score for kind, level, score in json.loads(path.read_text(encoding="utf-8"))}
+
+
+def _extracted(data_dir: str, todo: list[tuple], workers: int, seed: int, progress: bool) -> Iterator:
     from joblib import Parallel, delayed
     from tqdm.auto import tqdm
 
     # Small batches: each brings back a megabyte a clip and condition.
-    size = max(1, min(3, -(-len(rows) // workers)))
-    batches = [rows[k : k + size] for k in range(0, len(rows), size)]
-    jobs = (delayed(_batch)(data_dir, batch, wanted, seed) for batch in batches)
-    with tqdm(total=len(rows), desc="perturb", disable=not progress) as bar:
+    size = max(1, min(3, -(-len(todo) // workers)))
+    batches = [todo[k : k + size] for k in range(0, len(todo), size)]
+    jobs = (delayed(_batch)(data_dir, batch, seed) for batch in batches)
+    with tqdm(total=len(todo), desc="perturb", disable=not progress) as bar:
         for batch in Parallel(n_jobs=workers, return_as="generator_unordered", pre_dispatch=workers)(jobs):
             bar.update(len(batch))
             yield from batch
 
 
-def _collected(folder: Path, rows):
+def _collected(held: dict, rows, wanted):
     import pandas as pd
 
-    held = []
-    for name in rows["clip_id"]:
-        for kind, level, score in json.loads((folder / f"{name}.json").read_text(encoding="utf-8")):
-            held.append({"clip_id": name, "kind": kind, "level": level, "score": score})
-    table = pd.DataFrame(held).astype({"score": float})
-    return table.merge(rows, on="clip_id", how="left")
+    found = [
+        {"clip_id": name, "kind": kind, "level": level, "score": held[name][kind, level]}
+        for name in rows["clip_id"]
+        for kind, level in wanted
+    ]
+    return pd.DataFrame(found).astype({"score": float}).merge(rows, on="clip_id", how="left")
 
 
 def after_frames(net: LivenessNet, prepared: Prepared, rows: np.ndarray, seen: Sequence[int] = (5, 10, 15, 20, 25)):

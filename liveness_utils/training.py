@@ -32,7 +32,7 @@ from liveness_utils import inputs
 from liveness_utils.config import LEFT_OUT, Profile, shipped_encoder
 from liveness_utils.errors import DatasetError, ModelError
 from liveness_utils.metrics import eer
-from liveness_utils.model import BONA_FIDE, MASKS, ModelConfig, build, load_checkpoint, save_checkpoint
+from liveness_utils.model import BONA_FIDE, MASKS, ModelConfig, SeedNet, build, load_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
     from liveness_utils.pictures import Pictures
@@ -427,9 +427,15 @@ def teach_encoder(net: nn.Module, prepared: ds.Prepared, config: TrainConfig) ->
 
     Args:
         net: network to be trained; without an encoder of this kind it is left as it is, and so is one that is
-            fine-tuned, unless there are pictures: then it learns on, in smaller steps.
+            fine-tuned, unless there are pictures: then it learns on, in smaller steps. The baseline of `SeedNet`
+            takes the blocks of an encoder of plain crops that is taught so, and goes on learning with the rest.
         prepared: arrays. config: of the training.
     """
+    if isinstance(net, SeedNet) and config.encoder_epochs and not config.start:
+        donor, lesson = build(replace(net.config, architecture="fusion")), replace(config, architecture="fusion")
+        teach_encoder(donor, prepared, lesson)
+        net.take_blocks(donor.frame)
+        return
     if not _has_taught_encoder(net, config):
         return
     wanted, home = _encoder_mark(config), _encoder_home(config)
@@ -957,8 +963,9 @@ def _network(prepared, config: TrainConfig, scaling: ds.Scaling) -> nn.Module:
         architecture=config.architecture,
         veto=config.veto and config.depth_weight > 0,
         foveated=inputs.FOVEATED,
-        fovea=config.fovea and inputs.FOVEATED and config.architecture == "fusion",
+        fovea=config.fovea and inputs.FOVEATED,
         verdict=config.depth_weight > 0,  # a picture can be asked for relief where relief was taught
+        alone=tuple(config.modalities) != ("video",),
     )
     net = build(shape)
     net.set_scaling(*(torch.from_numpy(v) for v in asdict(scaling).values()))
@@ -1208,7 +1215,8 @@ def variant_config(config: TrainConfig, name: str) -> TrainConfig:
 
 
 # ------------------------------------------------------------------------------------------- study
-REPEATED = ("video", "all", "seed_style")
+REPEATED = ("all", "seed_style", "video")  # video last: by then its encoders have been taught, by one job
+BASELINE_RATE = 0.15  # of the others' learning rate; from the start on clips alone that baseline learns nothing
 STUDY_FRAMES = 8  # pictures of the 25 that a row without looks is scored by: as many as it learned from
 NOTHING = "nothing"  # is left out in the row that the leave-one-out rows are held against
 
@@ -1234,18 +1242,19 @@ class StudyRow:
 def study_rows(profile: Profile) -> list[StudyRow]:
     """Trainings of a profile's study, the most telling first.
 
-    Rows in REPEATED run with every seed, and also without injections (whose pixels are bona fide,
-    so that video alone cannot win there); each species named in `left_out` is left out once, and
+    Rows in REPEATED run with every seed, and they and `video_depth` also without injections (whose pixels are
+    bona fide, so that video alone cannot win there); each species named in `left_out` is left out once, and
     once NOTHING, in the same short lesson.
     """
     rows = [StudyRow(v, profile.seeds[0]) for v in profile.variants]
     attacks = [s for s in ds.SPECIES if s != "bona_fide"]
     left_out = attacks if "all" in profile.left_out else list(profile.left_out)
-    rows += [StudyRow("all", profile.seeds[0], s) for s in (*left_out, *([NOTHING] if left_out else []))]
     repeated = [v for v in REPEATED if v in profile.variants]
     if left_out:
-        rows += [StudyRow(v, profile.seeds[0], "injection") for v in repeated if v != "all"]
+        pure = [v for v in ("video_depth", *REPEATED) if v in profile.variants]
+        rows += [StudyRow(v, profile.seeds[0], "injection") for v in pure]
     rows += [StudyRow(v, seed) for seed in profile.seeds[1:] for v in repeated]
+    rows += [StudyRow("all", profile.seeds[0], s) for s in (*left_out, *([NOTHING] if left_out else []))]
     return list(dict.fromkeys(rows))
 
 
@@ -1258,8 +1267,10 @@ def run_study(
     with other settings or other clips is made anew, and what the release already is, is not trained
     again. To make so many trainings affordable, clips are scored by 8 of their 25 pictures (by all, where
     there are looks), and rows that may see the same pictures share an encoder and its looks, with the
-    release where it is there: seeds repeat all that comes after the encoder's lesson. A row that must not
-    know what a species looks like needs
+    release where it is there: seeds repeat all that comes after the encoder's lesson. Video alone must not
+    borrow encoders that have learned relief: it has two of its own, taught in half of the passes and one
+    walk (the baseline begins with the first of them), so that `video_depth`, which borrows, is the stronger one of the two to be held against. A row that
+    must not know what a species looks like needs
     an encoder of its own; its lesson is short (`config.LEFT_OUT`), and such rows compare with one
     another and with the one that leaves out NOTHING.
 
@@ -1296,6 +1307,10 @@ def _row_config(row: StudyRow, settings: TrainConfig) -> TrainConfig:
     lesson = None if row.seed == settings.seed else settings.seed
     exclude = (row.left_out,) if row.left_out in ds.SPECIES else ()
     config = replace(config, seed=row.seed, encoder_seed=lesson, exclude=exclude)
+    if row.variant in ("video", "seed_style"):
+        config = replace(config, encoder_epochs=-(-config.encoder_epochs // 2), encoder_walks=1)
+    if row.variant == "seed_style":  # its backbone has been taught, but does not rest
+        config = replace(config, learning_rate=BASELINE_RATE * config.learning_rate, epochs=-(-config.epochs // 3))
     return replace(config, **LEFT_OUT) if _hidden(config) or row.left_out == NOTHING else config
 
 

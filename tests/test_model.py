@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -759,6 +760,17 @@ def test_a_network_that_was_taught_no_relief_is_not_asked_for_it(prepared, tmp_p
     np.testing.assert_array_equal(before, after)
 
 
+@pytest.mark.parametrize("name", ["video_depth", "all"])
+def test_pictures_alone_are_judged_by_the_fusion_where_it_learned_from_nothing_else(prepared, tmp_path, name):
+    config = training.TrainConfig(str(prepared), str(tmp_path), epochs=1, batch_size=8, frames=2, progress=False)
+    net, _ = m.load_checkpoint(training.train(training.variant_config(config, name)))
+    score = partial(training.predict_rows, net, ds.open_prepared(prepared), np.arange(3), modalities=("video",))
+    before = score()["logit"]
+    with torch.no_grad():
+        net.liveness.bias += 3.0
+    assert np.allclose(score()["logit"] - before, 3.0 if name == "video_depth" else 0.0, atol=1e-4)
+
+
 def test_an_encoder_that_has_learned_moves_more_slowly():
     def rates(**changes):
         config = replace(training.TrainConfig("prepared", "out", encoder_epochs=2, encoder_rate=0.05), **changes)
@@ -794,11 +806,27 @@ def test_seed_style_baseline_trains(prepared, tmp_path):
     assert isinstance(net, m.SeedNet)
 
 
+def test_the_baseline_begins_with_the_encoder_of_video_alone(prepared, tmp_path):
+    shared = {"encoder_epochs": 1, "encoders": str(tmp_path / "encoders"), "progress": False}
+    config = training.TrainConfig(str(prepared), str(tmp_path), epochs=4, batch_size=8, frames=2, **shared)
+    data = ds.open_prepared(prepared)
+    scaling = ds.scaling_of(data, data.rows("train"))
+    rows = [training._row_config(training.StudyRow(v), config) for v in ("video", "seed_style")]
+    video, baseline = nets = [training._network(data, row, scaling) for row in rows]
+    for net, row in zip(nets, rows, strict=True):
+        training.teach_encoder(net, data, row)
+    assert len(list((tmp_path / "encoders").iterdir())) == 1  # one lesson for both
+    for name, value in video.frame.middle.state_dict().items():
+        assert torch.equal(value, baseline.backbone[m.FrameEncoder.FINE : m.FrameEncoder.MIDDLE].state_dict()[name])
+    assert rows[1].epochs == 2 and rows[1].learning_rate < rows[0].learning_rate
+    assert isinstance(m.load_checkpoint(training.train(replace(rows[1], epochs=1)))[0], m.SeedNet)
+
+
 def test_study_keeps_finished_rows(prepared, tmp_path):
     small = replace(profile("study"), variants=("video",), seeds=(0,), left_out=("injection",), study_epochs=1)
     names = [row.name for row in training.study_rows(small)]
     assert names == [
-        "video-seed0", "all-without-injection-seed0", "all-without-nothing-seed0", "video-without-injection-seed0",
+        "video-seed0", "video-without-injection-seed0", "all-without-injection-seed0", "all-without-nothing-seed0",
     ]  # fmt: skip
     config = training.TrainConfig(str(prepared), str(tmp_path), batch_size=8, frames=2, progress=False)
     files = training.run_study(small, config, tmp_path / "study", progress=False)

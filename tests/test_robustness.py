@@ -55,6 +55,33 @@ def test_dropped_frames_keep_the_ends():
     assert keep[0] == 0 and keep[-1] == 29 and len(keep) == 16 and np.all(np.diff(keep) > 0)
 
 
+def test_frames_are_dated_wrongly_but_in_order():
+    clip = replace(_clip(3000), t=np.arange(3000) / 30)
+    for sigma in (0.005, 0.2):  # the second throws frames past one another
+        t = robustness.misdated(clip, sigma, np.random.default_rng(0))
+        assert t[0] == clip.t[0] and np.all(np.diff(t) > 0.9e-3)
+    t = robustness.misdated(clip, 0.005, np.random.default_rng(0))
+    assert 0.004 < np.std(t - clip.t) < 0.006
+
+
+def test_conditions_are_added_to_those_that_are_there(tmp_path, monkeypatch):
+    from liveness_utils import clips, config
+
+    samples, checkpoint = config.samples_dir(), config.released_bundle() / "checkpoint.pt"
+    rows = clips.read_manifest(samples).head(1)
+    first, more = [("frame times", 0.02)], [robustness.CLEAN, ("frame times", 0.02), ("IMU absent", 1.0)]
+    options = {"workers": 1, "progress": False}
+    alone = robustness.measure(checkpoint, samples, rows, tmp_path / "a", wanted=first, **options)
+    asked = []
+    real = robustness.perturbed_inputs
+    monkeypatch.setattr(robustness, "perturbed_inputs", lambda c, w, *a: asked.extend(w) or real(c, w, *a))
+    both = robustness.measure(checkpoint, samples, rows, tmp_path / "a", wanted=more, **options)
+    assert asked == [more[0], more[2]] and list(both["kind"]) == [k for k, _ in more]
+    assert both["score"].iloc[1] == alone["score"].iloc[0] != both["score"].iloc[0]
+    again = robustness.measure(checkpoint, samples, rows, tmp_path / "b", wanted=more, **options)
+    assert np.allclose(again["score"], both["score"], atol=1e-6)
+
+
 def test_imu_is_delayed_disturbed_or_gone():
     imu, rng = _clip().imu, np.random.default_rng(0)
     assert np.allclose(robustness.delayed_imu(imu, 0.1, rng).t - imu.t, 0.1)
