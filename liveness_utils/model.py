@@ -39,8 +39,8 @@ class ModelConfig:
     correlation the network follows, `levels` the number of learned signals of pixels, features and
     IMU whose running statistics it follows, `drop` the share of evidence left out in training,
     `verdict` whether each picture is also asked by itself (see `PictureVerdict`), `alone` whether those
-    verdicts decide where there are pictures and nothing else (not in a network that is trained so: there
-    the fusion does), `veto` whether
+    verdicts decide where there are pictures and nothing else (False in a network that is built to be
+    trained on video alone: there the fusion decides), `veto` whether
     that it shows a mask overrules whatever the rest says, `foveated` which kind of crops it learned from,
     `fovea` whether foveated crops, every second picture, have an encoder of their own.
     """
@@ -593,7 +593,7 @@ class LivenessNet(nn.Module):
 
     def _decide(self, fused: Tensor, pictures: tuple[Tensor, Tensor], presence: Tensor) -> Tensor:
         """With an IMU the fusion decides; without, the pictures have a veto; with pictures alone, they decide,
-        unless the network has learned from those alone (`ModelConfig.alone`).
+        unless the network was built for those alone (`ModelConfig.alone`).
 
         Where the network is made so, a mask is a veto in any case: other evidence cannot outvote it.
         Foveated pictures with an encoder of their own are asked for masks only, and only where there
@@ -788,7 +788,8 @@ class SeedNet(nn.Module):
 
     def take_blocks(self, encoder: FrameEncoder) -> None:
         """Begin with the blocks of an encoder that has been taught; the last one, which it has not, stays new."""
-        for mine, taught in zip(self.backbone, [*encoder.fine, *encoder.middle, *encoder.coarse], strict=False):
+        blocks = [*encoder.fine, *encoder.middle, *encoder.coarse]
+        for mine, taught in zip(self.backbone[: FrameEncoder.COARSE], blocks, strict=True):
             mine.load_state_dict(taught.state_dict())
 
     @staticmethod

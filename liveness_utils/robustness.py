@@ -76,7 +76,8 @@ def dropped(clip: Clip, share: float, rng: np.random.Generator) -> np.ndarray:
 def misdated(clip: Clip, sigma: float, rng: np.random.Generator) -> np.ndarray:
     """Times of the frames when each is dated `sigma` seconds (standard deviation) off, in the order they come in.
 
-    A camera that films at one rate what is shown at another does that, and so does a clock read after a queue.
+    A stand-in for a camera that films at one rate what is shown at another, whose errors are regular, and for a
+    clock that is read after a queue.
     """
     t = np.sort(clip.t + sigma * rng.standard_normal(len(clip.t)))
     t = np.maximum.accumulate(t - _APART * np.arange(len(t))) + _APART * np.arange(len(t))

@@ -1215,9 +1215,8 @@ def variant_config(config: TrainConfig, name: str) -> TrainConfig:
 
 
 # ------------------------------------------------------------------------------------------- study
-REPEATED = ("all", "seed_style", "video")  # video last: by then its encoders have been taught, by one job
+REPEATED = ("all", "seed_style", "video")
 BASELINE_RATE = 0.15  # of the others' learning rate; from the start on clips alone that baseline learns nothing
-STUDY_FRAMES = 8  # pictures of the 25 that a row without looks is scored by: as many as it learned from
 NOTHING = "nothing"  # is left out in the row that the leave-one-out rows are held against
 
 
@@ -1244,7 +1243,7 @@ def study_rows(profile: Profile) -> list[StudyRow]:
 
     Rows in REPEATED run with every seed, and they and `video_depth` also without injections (whose pixels are
     bona fide, so that video alone cannot win there); each species named in `left_out` is left out once, and
-    once NOTHING, in the same short lesson.
+    once NOTHING, in the same short lesson (but injection, whose row has the full one and compares with `all`).
     """
     rows = [StudyRow(v, profile.seeds[0]) for v in profile.variants]
     attacks = [s for s in ds.SPECIES if s != "bona_fide"]
@@ -1265,14 +1264,13 @@ def run_study(
 
     Interrupted, it goes on with the row it was in, at the last whole epoch. A row that was made
     with other settings or other clips is made anew, and what the release already is, is not trained
-    again. To make so many trainings affordable, clips are scored by 8 of their 25 pictures (by all, where
-    there are looks), and rows that may see the same pictures share an encoder and its looks, with the
-    release where it is there: seeds repeat all that comes after the encoder's lesson. Video alone must not
-    borrow encoders that have learned relief: it has two of its own, taught in half of the passes and one
-    walk (the baseline begins with the first of them), so that `video_depth`, which borrows, is the stronger one of the two to be held against. A row that
-    must not know what a species looks like needs
-    an encoder of its own; its lesson is short (`config.LEFT_OUT`), and such rows compare with one
-    another and with the one that leaves out NOTHING.
+    again. To make so many trainings affordable, rows that may see the same pictures share an encoder and its
+    looks, with the release where it is there: seeds repeat all that comes after the encoder's lesson. Video
+    alone must not borrow encoders that have learned relief: it has two of its own, taught in half of the
+    passes and one walk (the baseline begins with the first of them), so that `video_depth`, which borrows, is
+    the stronger one of the two to be held against. A row that must not know what a species looks like needs an
+    encoder of its own; its lesson is short (`config.LEFT_OUT`), and such rows compare with one another and
+    with the one that leaves out NOTHING.
 
     Args:
         profile: `config.Profile`. settings: of each training; `out` is the folder of the release's.
@@ -1346,8 +1344,7 @@ def _study_row(row: StudyRow, config: TrainConfig, path: Path, release: Path, th
     from_looks = _learns_from_looks(load_checkpoint(checkpoint)[0], config)
     kept = _encoder_home(config) / "looks.npz"
     looks = _read_looks(kept, _looks_mark(prepared, config)) if from_looks else None
-    options = {"frames": STUDY_FRAMES} if looks is None else {"looks": looks}
-    tables = {split: score(checkpoint, prepared, split=split, **options) for split in ("dev", "test")}
+    tables = {split: score(checkpoint, prepared, split=split, looks=looks) for split in ("dev", "test")}
     held = load_checkpoint(checkpoint)[1]
     result = {
         **vars(row),

@@ -243,3 +243,19 @@ def test_readme_links_lead_somewhere():
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
         if not target.startswith("notebooks/") or NOTEBOOKS:
             assert (ROOT / target).exists(), target
+
+
+def test_the_second_test_set_gives_what_readme_says_of_it():
+    from liveness_utils import metrics
+
+    held = json.loads((ROOT / "data" / "bundle" / "metrics.json").read_text(encoding="utf-8"))
+    told = metrics.load_scores(ROOT / "data" / "second_test.csv")
+    report = metrics.report(told, threshold=held["test"]["threshold"], replicates=2000, covariates=())
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    worst, alone, rejected = report["apcer_worst"], report["without_injection"]["acer"], report["bpcer"]
+    shown = [f"{100 * r['value']:.1f} % [{100 * r['low']:.1f}, {100 * r['high']:.1f}]" for r in (report["acer"], alone)]
+    assert worst["species"] == "injection"
+    assert f"EER ({100 * report['eer']['value']:.1f} %) and BPCER ({rejected['k']} of {rejected['n']})" in text
+    assert (
+        f"{worst['k']} of {worst['n']} injections get through: ACER {shown[0]}, without injections {shown[1]}" in text
+    )
