@@ -163,18 +163,15 @@ def test_a_mark_names_the_photos(portraits, tmp_path):
         pictures.prepare(tmp_path / "out", 32, photos=tmp_path / "photos", progress=False)
 
 
+def _short(prepared, out, **changes) -> training.TrainConfig:
+    """A training of a minute at most, with a lesson for its encoders."""
+    usual = {"encoder_epochs": 1, "epochs": 1, "batch_size": 8, "frames": 2, "progress": False}
+    return training.TrainConfig(str(prepared), str(out), **usual | changes)
+
+
 def test_a_training_knows_its_pictures(folder, tmp_path):
     prepared = make_prepared(tmp_path / "arrays", n=24)
-    settings = training.TrainConfig(
-        str(prepared),
-        str(tmp_path / "out"),
-        pictures=str(folder),
-        encoder_epochs=1,
-        epochs=1,
-        batch_size=8,
-        frames=2,
-        progress=False,
-    )
+    settings = _short(prepared, tmp_path / "out", pictures=str(folder))
     training.train(settings)
     assert len(training.encoder_log(tmp_path / "out" / "checkpoint.pt")) == 4  # one half, and three walks of the other
     marks = [training._fingerprint(replace(settings, pictures=p))["pictures"] for p in (str(folder), "")]
@@ -185,18 +182,7 @@ def test_a_training_knows_its_pictures(folder, tmp_path):
 
 def test_a_training_sets_the_veto_on_strangers_and_leaves_it(folder, tmp_path):
     prepared = make_prepared(tmp_path / "arrays", n=24)
-    settings = training.TrainConfig(
-        str(prepared),
-        str(tmp_path / "out"),
-        strangers=str(folder),
-        encoder_epochs=1,
-        epochs=2,
-        batch_size=8,
-        frames=2,
-        veto=True,
-        fovea=True,
-        progress=False,
-    )
+    settings = _short(prepared, tmp_path / "out", strangers=str(folder), epochs=2, veto=True, fovea=True)
     net, _ = model.load_checkpoint(training.train(settings))
     held = pictures.open_pictures(folder)
     both = training._unmasked(net, np.stack([held.crops, held.foveated_crops], axis=1))
