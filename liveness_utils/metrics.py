@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import beta
+from scipy.stats import beta, betabinom
 
 from liveness_utils.errors import MetricError
 
@@ -202,6 +202,38 @@ def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, fl
     low = 0.0 if k == 0 else float(beta.ppf(tail, k, n - k + 1))
     high = 1.0 if k == n else float(beta.ppf(1 - tail, k + 1, n - k))
     return low, high
+
+
+def promised(k: int, n: int, m: int, confidence: float = 0.95) -> tuple[float, int, int]:
+    """What the lowest threshold that lets k of n attacks pass promises for the next m of the same kind.
+
+    It lies between the k-th and the (k + 1)-th highest of n scores. Whatever their distribution is, the share of
+    it that lies higher than the j-th has the beta distribution of j and n + 1 − j; so some more than k of n is to
+    be expected, since the threshold was chosen as low as these n allowed.
+
+    Args:
+        k: attacks that were let pass where the threshold was chosen. n: of how many. m: the next ones.
+        confidence: at least so often the count lies between the ends, both included.
+
+    Returns:
+        (share, fewest, most): expected share of the next ones that pass, midway between those of the two scores,
+        and how many of them.
+
+    Raises:
+        MetricError: k of n is no proportion with attacks to reject, or m is no number of attacks.
+
+    Source: Wilks, Statistical Prediction with Special Reference to the Problem of Tolerance Limits, Annals of
+        Mathematical Statistics 13(4), 1942, doi 10.1214/aoms/1177731537.
+
+    >>> share, fewest, most = promised(3, 60, 70)
+    >>> (round(share, 3), fewest, most)
+    (0.057, 0, 12)
+    """
+    if not 0 <= k < n or m < 1:
+        raise MetricError(f"{k} of {n}, and {m} more: it needs 0 <= k < n and at least one more.")
+    tail = (1 - confidence) / 2
+    fewest = betabinom.ppf(tail, m, k, n + 1 - k) if k else 0
+    return (k + 0.5) / (n + 1), int(fewest), int(betabinom.ppf(1 - tail, m, k + 1, n - k))
 
 
 def accepted(scores: ArrayLike, threshold: float) -> NDArray[np.bool_]:

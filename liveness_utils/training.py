@@ -52,6 +52,7 @@ class TrainConfig:
     encoders: folder in which trainings that need the very same encoder share it; "" keeps it in `out`.
     encoder_epochs: passes in which the picture encoder learns by itself first, see `teach_encoder`;
     encoder_walks: how often the second half of that lesson is walked, see `learn_pictures`;
+    encoder_later: species that its first half does not show yet (see `learn_pictures`);
     encoder_seed: of that lesson, None for `seed`; encoder_start: file of a plain crops' encoder
     (`config.shipped_encoder`) that is taken as it is, "" to teach one; fovea: whether foveated crops have
     an encoder of their own, see `ModelConfig`; encoder_rate: factor on its learning rate afterwards, 0 to leave it as it is. views: of an encoder
@@ -73,6 +74,7 @@ class TrainConfig:
     encoders: str = ""
     encoder_epochs: int = 0
     encoder_walks: int = 3
+    encoder_later: tuple[str, ...] = ()
     encoder_rate: float = 0.0
     encoder_seed: int | None = None
     encoder_start: str = ""
@@ -363,6 +365,7 @@ ENCODER_LEARNING_RATE = 3e-3
 ENCODER_AGAIN = 3 / 16  # of the passes of the lesson, in its second, gentler half
 ENCODER_GENTLE = 1 / 3  # of its learning rate
 PLAIN, FOVEATED = ENCODERS = ("plain", "foveated")  # crops that an encoder learns from
+_PARTS = {PLAIN: ("frame", "glance"), FOVEATED: ("fovea", "fovea_glance")}  # of the network
 ENCODER_LOG = "{}_encoder_log"  # of the first half; with a number, of a walk of the second
 ENCODER_AVERAGE = 1 / 8  # of the second half: over how much of it the weights that are kept are averaged
 CLIP_PICTURES = 4  # of every clip a pass, beside single pictures
@@ -634,7 +637,7 @@ def _encoder_mark(config: TrainConfig) -> dict:
         "average",
         "lesson",
     )
-    begun = {name: held[name] for name in ("start", "encoder_start", "fovea") if held[name]}
+    begun = {name: held[name] for name in ("start", "encoder_start", "encoder_later", "fovea") if held[name]}
     return {name: held[name] for name in names} | {"seed": encoder_seed} | begun
 
 
@@ -660,7 +663,8 @@ def learn_pictures(
     is largely luck of the draw; so the second half is walked `config.encoder_walks` times from the
     same start, each time with other pictures, and the mean of the weights is kept: better than the
     mean of the walks. A network that is fine-tuned gets the second half alone, in as many passes as
-    the configuration says.
+    the configuration says. Where `config.encoder_later` names species that come in the second half only, trainings
+    whose first halves show the same share it, if they share a folder (`config.encoders`).
 
     Args:
         net: to be taught. prepared: clips. config: of the training. singles: pictures that are mixed in, or None.
@@ -669,17 +673,19 @@ def learn_pictures(
 
     Source: Wortsman et al., Model soups, ICML 2022, arXiv 2203.05482.
     """
-    rows = _known(prepared, prepared.rows("train", _hidden(config)))
-    rows = rows[prepared.species[rows] >= 0]
-
     only = None if inputs.FOVEATED and not net.config.fovea else kind == FOVEATED
 
     def walk(number: int, passes: int) -> None:
-        data = ds.PictureDataset(prepared, rows, config.seed, singles, _hidden(config), each, number, only)
+        hidden = _hidden(config) if number else _hidden_at_first(config)
+        rows = _known(prepared, prepared.rows("train", hidden))
+        rows = rows[prepared.species[rows] >= 0]
+        data = ds.PictureDataset(prepared, rows, config.seed, singles, hidden, each, number, only)
         _learn_half(net, data, config, passes, steps, kind)
 
     if steps or not config.start:
-        walk(0, config.encoder_epochs)
+        with _shared_half(net, config, kind) as there:
+            if not there:
+                walk(0, config.encoder_epochs)
     if steps:
         return
     passes = config.encoder_epochs if config.start else max(1, round(ENCODER_AGAIN * config.encoder_epochs))
@@ -689,6 +695,31 @@ def learn_pictures(
         walk(number, passes)
         ends.append(copy.deepcopy(net.state_dict()))
     net.load_state_dict(_mean_weights(ends))
+
+
+def _hidden_at_first(config: TrainConfig) -> tuple[str, ...]:
+    """Species that the first half of an encoder's lesson does not show, in the table's order."""
+    return tuple(s for s in ds.SPECIES if s in {*_hidden(config), *config.encoder_later})
+
+
+@contextmanager
+def _shared_half(net: nn.Module, config: TrainConfig, kind: str) -> Iterator[bool]:
+    """Whether the first half of a lesson has been taken from where another training left it; else it is left there."""
+    if not (config.encoders and config.encoder_later):
+        yield False
+        return
+    lesson = {k: v for k, v in _encoder_mark(config).items() if k not in ("encoder_later", "encoder_walks")}
+    home = Path(config.encoders) / _digest(lesson | {"exclude": list(_hidden_at_first(config)), "half": kind})
+    path, parts = home / "half.pt", {name: _encoder_parts(net)[name] for name in _PARTS[kind]}
+    held = torch.load(path, weights_only=True) if path.is_file() else None
+    for name, state in (held or {}).items():
+        parts[name].load_state_dict(state)
+    yield held is not None
+    if held is None:
+        home.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".part{os.getpid()}")
+        torch.save({name: module.state_dict() for name, module in parts.items()}, part)
+        part.replace(path)
 
 
 def _goes_on(config: TrainConfig) -> bool:
@@ -704,7 +735,7 @@ def save_encoder(path: str | os.PathLike, net: nn.Module) -> None:
 
 def _encoder_parts(net: nn.Module) -> dict[str, nn.Module]:
     """What learns from single pictures, by name: plain crops' encoder and head, then those of foveated crops."""
-    names = ("frame", "glance", *(("fovea", "fovea_glance") if net.config.fovea else ()))
+    names = (*_PARTS[PLAIN], *(_PARTS[FOVEATED] if net.config.fovea else ()))
     return {name: getattr(net, name) for name in names}
 
 
@@ -757,9 +788,7 @@ def _learn_half(
         enable_model_summary=False,
     )
     rate = ENCODER_LEARNING_RATE * (ENCODER_GENTLE if gentle else 1.0)
-    frame, glance = (
-        _encoder_parts(net)[n] for n in {PLAIN: ("frame", "glance"), FOVEATED: ("fovea", "fovea_glance")}[kind]
-    )
+    frame, glance = (_encoder_parts(net)[name] for name in _PARTS[kind])
     trainer.fit(EncoderModule(frame, glance, net.spare, config, weights, total, rate), loader)
 
 
@@ -916,7 +945,8 @@ def _finished(final: Path, config: TrainConfig) -> bool:
 
 def _made_as(held: dict, config: TrainConfig) -> bool:
     """Whether a training that left this fingerprint is the one that is asked for."""
-    usual = {f.name: f.default for f in fields(TrainConfig)}  # what was set before there was a setting for it
+    # What was set before there was a setting for it.
+    usual = {f.name: list(f.default) if isinstance(f.default, tuple) else f.default for f in fields(TrainConfig)}
     return bool(held) and all(held.get(k, usual.get(k)) == v for k, v in _fingerprint(config).items())
 
 
@@ -1241,8 +1271,8 @@ class StudyRow:
 def study_rows(profile: Profile) -> list[StudyRow]:
     """Trainings of a profile's study, the most telling first.
 
-    Rows in REPEATED run with every seed, and they and `video_depth` also without injections (whose pixels are
-    bona fide, so that video alone cannot win there); each species named in `left_out` is left out once, and
+    Rows in REPEATED run with every seed, with injections and without (whose pixels are bona fide, so that
+    video alone cannot win there); `video_depth` without them, too; each species named in `left_out` is left out once, and
     once NOTHING, in the same short lesson (but injection, whose row has the full one and compares with `all`).
     """
     rows = [StudyRow(v, profile.seeds[0]) for v in profile.variants]
@@ -1252,8 +1282,11 @@ def study_rows(profile: Profile) -> list[StudyRow]:
     if left_out:
         pure = [v for v in ("video_depth", *REPEATED) if v in profile.variants]
         rows += [StudyRow(v, profile.seeds[0], "injection") for v in pure]
-    rows += [StudyRow(v, seed) for seed in profile.seeds[1:] for v in repeated]
-    rows += [StudyRow("all", profile.seeds[0], s) for s in (*left_out, *([NOTHING] if left_out else []))]
+    known = ("", "injection") if left_out else ("",)
+    rows += [StudyRow(v, seed, left) for left in known for seed in profile.seeds[1:] for v in repeated]
+    masks = {ds.SPECIES[k] for k in MASKS}
+    rest = sorted(left_out[1:], key=lambda s: s not in masks)  # what shares a lesson with the first comes after it
+    rows += [StudyRow("all", profile.seeds[0], s) for s in (*left_out[:1], *rest, *([NOTHING] if left_out else []))]
     return list(dict.fromkeys(rows))
 
 
@@ -1268,9 +1301,10 @@ def run_study(
     looks, with the release where it is there: seeds repeat all that comes after the encoder's lesson. Video
     alone must not borrow encoders that have learned relief: it has two of its own, taught in half of the
     passes and one walk (the baseline begins with the first of them), so that `video_depth`, which borrows, is
-    the stronger one of the two to be held against. A row that must not know what a species looks like needs an
-    encoder of its own; its lesson is short (`config.LEFT_OUT`), and such rows compare with one another and
-    with the one that leaves out NOTHING.
+    the stronger one of the two to be held against. A row that must not know what a species looks like needs
+    encoders of its own; their lesson is shorter (`config.LEFT_OUT`), and such rows compare with one another and
+    with the one that leaves out NOTHING. In its first half there are no flat attacks, only living faces and masks,
+    which take longest to learn: so rows that leave out one of the flat species can share it.
 
     Args:
         profile: `config.Profile`. settings: of each training; `out` is the folder of the release's.
@@ -1309,7 +1343,9 @@ def _row_config(row: StudyRow, settings: TrainConfig) -> TrainConfig:
         config = replace(config, encoder_epochs=-(-config.encoder_epochs // 2), encoder_walks=1)
     if row.variant == "seed_style":  # its backbone has been taught, but does not rest
         config = replace(config, learning_rate=BASELINE_RATE * config.learning_rate, epochs=-(-config.epochs // 3))
-    return replace(config, **LEFT_OUT) if _hidden(config) or row.left_out == NOTHING else config
+    if not _hidden(config) and row.left_out != NOTHING:
+        return config
+    return replace(config, **LEFT_OUT, encoder_later=ds.FLAT_SPECIES)
 
 
 def _lend_encoder(folder: Path, encoders: Path) -> None:

@@ -313,3 +313,18 @@ def test_figures_are_ready_for_print(csv):
     pdf = (out / "det.pdf").read_bytes()
     assert b"/FontFile2" in pdf and b"/Type3" not in pdf
     assert {p.stem for p in out.glob("*.pdf")} == {"det", "roc", "calibration"}
+
+
+def test_a_threshold_promises_what_the_next_attacks_do():
+    rng = np.random.default_rng(0)
+    share, fewest, most = metrics.promised(3, 60, 70)
+    passed = []
+    for _ in range(3000):  # attacks of two sets out of one world, whatever that is
+        dev, test = rng.exponential(size=60), rng.exponential(size=70)
+        limit = metrics.threshold_for_apcer(np.r_[dev, 99.0], np.r_[np.zeros(60), 1], 0.05).value
+        passed.append(int((test >= limit).sum()))
+    assert np.mean(passed) == pytest.approx(70 * share, rel=0.06) and share > 0.05
+    assert np.mean((fewest <= np.array(passed)) & (np.array(passed) <= most)) > 0.95
+    for k, n, m in ((3, 3, 5), (-1, 3, 5), (0, 60, 0)):
+        with pytest.raises(MetricError, match="at least one more"):
+            metrics.promised(k, n, m)

@@ -199,5 +199,29 @@ def test_a_training_sets_the_veto_on_strangers_and_leaves_it(folder, tmp_path):
     np.testing.assert_allclose(net.veto_gain.detach(), learned, rtol=1e-3, atol=1e-6)
 
 
+def test_first_halves_of_lessons_that_show_the_same_are_shared(folder, made, tmp_path, monkeypatch):
+    dealt, learn = [], training._learn_half
+
+    def watched(net, data, *rest):
+        dealt.append((data.walk, {SPECIES[k] for k in data.species}))
+        learn(net, data, *rest)
+
+    monkeypatch.setattr(training, "_learn_half", watched)
+    prepared = make_prepared(tmp_path / "arrays", n=18)
+    data = ds.open_prepared(prepared)
+    scaling = ds.scaling_of(data, data.rows("train"))
+    shared = {"encoders": str(tmp_path / "encoders"), "pictures": str(folder), "encoder_walks": 1}
+    settings = _short(prepared, tmp_path / "out", encoder_later=ds.FLAT_SPECIES, **shared)
+    without = ("flat_print", "still_replay", "soft_mask")
+    for hidden in without:
+        row = replace(settings, exclude=(hidden,))
+        training.teach_encoder(training._network(data, row, scaling), data, row)
+    assert [walk for walk, _ in dealt] == [0, 1, 1, 0, 1]  # the second one has taken the first one's half
+    shown = {SPECIES[k] for k in made.species}
+    first, flat, still, other, soft = (species for _, species in dealt)
+    assert first == {"bona_fide", "rigid_mask", "soft_mask"} and other == first - {"soft_mask"}
+    assert [shown - found for found in (flat, still, soft)] == [{name} for name in without]
+
+
 def test_every_profile_with_an_encoder_has_pictures():
     assert all(config.profile(name).pictures >= 32 for name in ("quick", "full", "study"))

@@ -259,3 +259,22 @@ def test_the_second_test_set_gives_what_readme_says_of_it():
     assert (
         f"{worst['k']} of {worst['n']} injections get through: ACER {shown[0]}, without injections {shown[1]}" in text
     )
+
+
+def test_the_study_gives_what_readme_says_of_it():
+    held = json.loads((ROOT / "data" / "bundle" / "metrics.json").read_text(encoding="utf-8"))
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+
+    def rates(rows, key, *names):
+        return [f"{100 * held[rows][name][key]:.1f}" for name in names]
+
+    three = ("all", "video", "seed_style")
+    known, unknown = rates("ablation", "acer", *three), rates("ablation_without_injection", "acer_known", *three)
+    assert "ACER is {} % with all modalities, {} % with video alone and {} % with".format(*known) in text
+    (depth,) = rates("ablation_without_injection", "acer_known", "video_depth")
+    assert "without injections {}, {} and {} %, and {} % with video".format(*unknown, depth) in text
+    assert all(len(held[r][n]["seeds"]) == 3 for r in ("ablation", "ablation_without_injection") for n in three)
+    assert f"{held['promised']['fewest']} and {held['promised']['most']} do" in text
+    left = held["leave_one_out"]
+    worst = max(left, key=lambda name: left[name]["k"] * (name != "injection"))
+    assert f"{left[worst]['k']:.0f} of {left[worst]['n']:.0f} {worst.replace('_', ' ')}s" in text
