@@ -452,13 +452,18 @@ def teach_encoder(net: nn.Module, prepared: ds.Prepared, config: TrainConfig) ->
         both = net.config.fovea and not prepared.stills  # a still is never foveated
         for kind in ENCODERS[_goes_on(config) : 1 + both]:
             learn_pictures(net, prepared, replace(config, out=str(home)), singles, each=each, kind=kind)
-        part = kept.with_suffix(f".part{os.getpid()}")
-        torch.save({"training": wanted, **_encoder_states(net)}, part)
-        part.replace(kept)
+        _save_whole({"training": wanted, **_encoder_states(net)}, kept)
         return
     _put_encoder(net, held)
     for part in _encoder_parts(net).values():
         part.to(memory_format=torch.channels_last)  # as a lesson leaves it: processes that train together must agree
+
+
+def _save_whole(content: dict, path: Path) -> None:
+    """Write a file of tensors under its name only when it is complete; several trainings may do so at once."""
+    part = path.with_suffix(f".part{os.getpid()}")
+    torch.save(content, part)
+    part.replace(path)
 
 
 def _encoder_home(config: TrainConfig) -> Path:
@@ -711,15 +716,13 @@ def _shared_half(net: nn.Module, config: TrainConfig, kind: str) -> Iterator[boo
     lesson = {k: v for k, v in _encoder_mark(config).items() if k not in ("encoder_later", "encoder_walks")}
     home = Path(config.encoders) / _digest(lesson | {"exclude": list(_hidden_at_first(config)), "half": kind})
     path, parts = home / "half.pt", {name: _encoder_parts(net)[name] for name in _PARTS[kind]}
-    held = torch.load(path, weights_only=True) if path.is_file() else None
+    held = torch.load(path, weights_only=True) if config.resume and path.is_file() else None
     for name, state in (held or {}).items():
         parts[name].load_state_dict(state)
     yield held is not None
     if held is None:
         home.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".part{os.getpid()}")
-        torch.save({name: module.state_dict() for name, module in parts.items()}, part)
-        part.replace(path)
+        _save_whole({name: module.state_dict() for name, module in parts.items()}, path)
 
 
 def _goes_on(config: TrainConfig) -> bool:
@@ -1273,17 +1276,15 @@ def study_rows(profile: Profile) -> list[StudyRow]:
 
     Rows in REPEATED run with every seed, with injections and without (whose pixels are bona fide, so that
     video alone cannot win there); `video_depth` without them, too; each species named in `left_out` is left out once, and
-    once NOTHING, in the same short lesson (but injection, whose row has the full one and compares with `all`).
+    once NOTHING, in the same shorter lesson (but injection, whose row has the full one and compares with `all`).
     """
     rows = [StudyRow(v, profile.seeds[0]) for v in profile.variants]
     attacks = [s for s in ds.SPECIES if s != "bona_fide"]
     left_out = attacks if "all" in profile.left_out else list(profile.left_out)
     repeated = [v for v in REPEATED if v in profile.variants]
-    if left_out:
-        pure = [v for v in ("video_depth", *REPEATED) if v in profile.variants]
-        rows += [StudyRow(v, profile.seeds[0], "injection") for v in pure]
-    known = ("", "injection") if left_out else ("",)
-    rows += [StudyRow(v, seed, left) for left in known for seed in profile.seeds[1:] for v in repeated]
+    for left in ("", "injection") if left_out else ("",):
+        rows += [StudyRow(v, profile.seeds[0], left) for v in ("video_depth",) if v in profile.variants]
+        rows += [StudyRow(v, seed, left) for seed in profile.seeds for v in repeated]
     masks = {ds.SPECIES[k] for k in MASKS}
     rest = sorted(left_out[1:], key=lambda s: s not in masks)  # what shares a lesson with the first comes after it
     rows += [StudyRow("all", profile.seeds[0], s) for s in (*left_out[:1], *rest, *([NOTHING] if left_out else []))]
