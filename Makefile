@@ -1,6 +1,6 @@
 # make course   install, then run every notebook in the quick profile
 # make test     install, then all tests
-# make full     the figures and the released model (three and a half hours on two cores)
+# make full     the figures and the released model (see README for the minutes)
 # make study    the many trainings behind the ablation (resumable)
 # make lab      JupyterLab in this environment
 # make clean    remove runs and generated data, keep the environment

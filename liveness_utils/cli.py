@@ -189,13 +189,14 @@ def _add_train(commands: Any) -> None:
         "--pictures",
         type=Path,
         metavar="DIR",
-        help="single pictures for the encoder's first lesson (default: the run's, where notebook 05 made them)",
+        help="single pictures for the encoders' first lesson (default: the run's, where notebook 05 or the study "
+        "made them)",
     )
     parser.add_argument("--encoder-epochs", type=int, help="passes of that lesson, 0 for none (default: the profile's)")
     parser.add_argument(
         "--encoder-start",
         metavar="FILE",
-        help='encoder for plain crops to take as it is, "" to teach one (default: the profile\'s)',
+        help='encoders to take as they are, "" to teach them (default: the profile\'s)',
     )
     parser.add_argument("--epochs", type=int, help="upper bound (default: the profile's)")
     parser.add_argument("--batch-size", type=int, help="clips a step and process (default: the profile's)")
@@ -214,6 +215,11 @@ def _train(args: argparse.Namespace) -> None:
     from liveness_utils import config, dataset, training
 
     paths = config.paths(args.profile, args.data, args.out)
+    if args.study and not (args.data or args.start or args.pictures):
+        from liveness_utils import pictures  # some rows must not take the shipped encoders
+
+        sizes = config.profile(args.profile)
+        pictures.prepare(paths.pictures, sizes.pictures, seed=args.seed + sizes.takes_encoders, workers=args.workers)
     settings = training.from_profile(
         config.profile(args.profile), paths.features, paths.checkpoints, seed=args.seed,
         devices=args.devices, num_nodes=args.num_nodes, strategy=args.strategy, accelerator=args.accelerator,
@@ -245,6 +251,8 @@ def _training_changes(args: argparse.Namespace) -> dict[str, Any]:
         changes[name] = str(made) if simulated and (made / "index.json").is_file() else None
     if args.pictures:
         changes["pictures"] = str(args.pictures)
+    if (args.pictures or args.encoder_epochs) and args.encoder_start is None:
+        changes["encoder_start"] = ""  # who asks for a lesson gets one
     changes["modalities"] = tuple(args.modalities) if args.modalities else None
     if args.start:
         inside = args.start / "checkpoint.pt"

@@ -28,10 +28,12 @@ class Profile:
         subjects: subjects per split, disjoint.
         bona_fide_clips: bona fide clips per split.
         attack_clips: clips of each attack species per split.
-        pictures: single pictures of further people and instruments, for the picture encoder (`pictures.prepare`).
+        pictures: single pictures of further people and instruments, for the picture encoders (`pictures.prepare`),
+            where they learn.
         strangers: further ones that no encoder learns from, by which the pictures' veto is set (`training.set_veto`).
-        encoder_epochs: passes over those and a few pictures of every training clip, in which the encoder learns first.
-        takes_encoder: whether plain crops' encoder is `shipped_encoder` as it is, or learns here too.
+        encoder_epochs: passes over those and a few pictures of every training clip, in which encoders learn first,
+            where they do.
+        takes_encoders: whether the picture encoders are `shipped_encoder` as they are, or learn here.
         views: changed views of each training clip that the fusion learns from.
         epochs: upper bound; early stopping on the validation subjects may end sooner.
         patience: epochs without a better validation loss before training stops; the learning rate falls over all
@@ -60,7 +62,7 @@ class Profile:
     pictures: int
     strangers: int
     encoder_epochs: int
-    takes_encoder: bool
+    takes_encoders: bool
     views: int
     epochs: int
     patience: int
@@ -102,7 +104,7 @@ ABLATION = ("video", "video_depth", "video_landmarks", "video_imu", "all", "seed
 _QUICK = Profile(
     name="quick", data="quick",
     subjects=(12, 4, 8, 8), bona_fide_clips=(12, 4, 8, 8), attack_clips=(3, 1, 2, 2),
-    pictures=64, strangers=32, encoder_epochs=4, takes_encoder=False, views=2, epochs=8, patience=8, batch_size=8, train_frames=8, learning_rate=1e-3,
+    pictures=64, strangers=32, encoder_epochs=4, takes_encoders=False, views=2, epochs=8, patience=8, batch_size=8, train_frames=8, learning_rate=1e-3,
     variants=("video", "all"), seeds=(0,), left_out=(), study_epochs=1,
     bootstrap=200, robustness_clips=4, redteam_clips=1, calibration_clips=8, qat_epochs=1, demo_clips=8,
 )  # fmt: skip
@@ -110,9 +112,9 @@ _QUICK = Profile(
 _FULL = Profile(
     name="full", data="full",
     subjects=(100, 20, 40, 60), bona_fide_clips=(312, 48, 120, 240), attack_clips=(78, 12, 60, 60),
-    pictures=12800, strangers=1600, encoder_epochs=16, takes_encoder=True, views=6, epochs=24, patience=24, batch_size=16, train_frames=8, learning_rate=2e-3,
+    pictures=12800, strangers=1600, encoder_epochs=16, takes_encoders=True, views=6, epochs=24, patience=24, batch_size=16, train_frames=8, learning_rate=2e-3,
     variants=(), seeds=(0,), left_out=(), study_epochs=0,
-    bootstrap=2000, robustness_clips=54, redteam_clips=8, calibration_clips=128, qat_epochs=2, demo_clips=60,
+    bootstrap=2000, robustness_clips=36, redteam_clips=8, calibration_clips=128, qat_epochs=2, demo_clips=60,
 )  # fmt: skip
 
 _STUDY = Profile(
@@ -120,10 +122,10 @@ _STUDY = Profile(
     subjects=_FULL.subjects, bona_fide_clips=_FULL.bona_fide_clips,
     attack_clips=_FULL.attack_clips,
     pictures=_FULL.pictures, strangers=_FULL.strangers, encoder_epochs=_FULL.encoder_epochs,
-    takes_encoder=_FULL.takes_encoder, views=_FULL.views, epochs=_FULL.epochs, patience=_FULL.patience,
+    takes_encoders=_FULL.takes_encoders, views=_FULL.views, epochs=_FULL.epochs, patience=_FULL.patience,
     batch_size=_FULL.batch_size, train_frames=_FULL.train_frames, learning_rate=_FULL.learning_rate,
     variants=ABLATION, seeds=(0, 1, 2), left_out=("all",), study_epochs=_FULL.epochs,
-    bootstrap=2000, robustness_clips=54, redteam_clips=8, calibration_clips=128, qat_epochs=2, demo_clips=60,
+    bootstrap=2000, robustness_clips=36, redteam_clips=8, calibration_clips=128, qat_epochs=2, demo_clips=60,
 )  # fmt: skip
 
 
@@ -184,7 +186,7 @@ def released_bundle() -> Path:
 
 
 def shipped_encoder() -> Path:
-    """Return the encoder of plain crops that the repository ships (data/README.md)."""
+    """Return the picture encoders that the repository ships (data/README.md)."""
     return repo_root() / "data" / "encoder.pt"
 
 

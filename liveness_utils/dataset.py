@@ -915,9 +915,13 @@ class LivenessDataset:
         return left if left.any() else presence
 
     def _jitter(self, imu, features, rng) -> tuple[np.ndarray, np.ndarray]:
-        """A bias as phones differ in it, and noise at a tenth of the features' spread."""
+        """A bias as phones differ in it, and noise in proportion to each value: at most a tenth of the features' spread.
+
+        Small values keep their digits, since in them a phone on a stand differs from one in a quiet hand.
+        """
         bias = rng.normal(0, 1, 6) * (0.1, 0.1, 0.1, 0.005, 0.005, 0.005)
-        noise = 0.1 * self.scaling.feature_std * rng.standard_normal(features.shape)
+        spread = self.scaling.feature_std
+        noise = 0.1 * np.minimum(spread, np.abs(features) + spread / 100) * rng.standard_normal(features.shape)
         return (imu + bias).astype(np.float32), (features + noise).astype(np.float32)
 
 

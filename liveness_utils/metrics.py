@@ -208,8 +208,9 @@ def promised(k: int, n: int, m: int, confidence: float = 0.95) -> tuple[float, i
     """What the lowest threshold that lets k of n attacks pass promises for the next m of the same kind.
 
     It lies between the k-th and the (k + 1)-th highest of n scores. Whatever their distribution is, the share of
-    it that lies higher than the j-th has the beta distribution of j and n + 1 − j; so some more than k of n is to
-    be expected, since the threshold was chosen as low as these n allowed.
+    it that lies higher than the j-th has the beta distribution of j and n + 1 − j; so between k and k + 1 of n + 1
+    are to be expected. A higher one, as `threshold_for_apcer` takes where no bona fide score lies close above,
+    promises at most that; what it happened to let pass is no k to ask for.
 
     Args:
         k: attacks that were let pass where the threshold was chosen. n: of how many. m: the next ones.
@@ -423,10 +424,11 @@ def bpcer_at_apcer(scores: ArrayLike, is_bonafide: ArrayLike, target: float, spe
 def threshold_for_apcer(
     scores: ArrayLike, is_bonafide: ArrayLike, target: float, species: ArrayLike | None = None
 ) -> Threshold:
-    """Return the lowest threshold at which every species' APCER is at most `target`.
+    """Return the threshold with the least BPCER at which every species' APCER is at most `target`.
 
-    It lies midway between the highest score that has to be rejected and the next score above,
-    so it does not hang on one attack's last digit.
+    All thresholds between the highest attack score that has to be rejected and the next bona fide score
+    above it have that BPCER. The middle of them is taken: their lower end would hang on one attack's last
+    digit, and let pass attacks that cost nobody anything to stop.
 
     Args:
         scores: (N,) scores of the dev set.
@@ -447,7 +449,7 @@ def threshold_for_apcer(
     groups = [s[~y & (names == name)] for name in np.unique(names[~y])]
     barrier = max(_must_reject(group, target) for group in groups)
     enough = target > 0 and all(g.size * target >= 1 - 1e-9 for g in groups)
-    return _threshold(s, y, names, _just_above(s, barrier), target, enough)
+    return _threshold(s, y, names, _just_above(s, y, barrier), target, enough)
 
 
 def _must_reject(attack: NDArray, target: float) -> float:
@@ -457,9 +459,12 @@ def _must_reject(attack: NDArray, target: float) -> float:
     return float(ordered[allowed]) if allowed < ordered.size else -np.inf
 
 
-def _just_above(scores: NDArray, barrier: float) -> float:
-    known = scores[~np.isnan(scores)]
-    higher = known[known > barrier]
+def _just_above(scores: NDArray, labels: NDArray, barrier: float) -> float:
+    """Midway between `barrier` and the next bona fide score above it; if there is none, the next score."""
+    known = ~np.isnan(scores)
+    if np.isfinite(barrier) and np.any(known & labels & (scores > barrier)):
+        known &= labels
+    higher = scores[known & (scores > barrier)]
     if higher.size == 0:
         return float(np.nextafter(barrier, np.inf)) if np.isfinite(barrier) else 0.5
     if not np.isfinite(barrier):

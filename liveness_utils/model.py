@@ -41,8 +41,8 @@ class ModelConfig:
     `verdict` whether each picture is also asked by itself (see `PictureVerdict`), `alone` whether those
     verdicts decide where there are pictures and nothing else (False in a network that is built to be
     trained on video alone: there the fusion decides), `veto` whether
-    that it shows a mask overrules whatever the rest says, `foveated` which kind of crops it learned from,
-    `fovea` whether foveated crops, every second picture, have an encoder of their own.
+    that it shows a mask, or that its motion is not this phone's, overrules whatever the rest says, `foveated`
+    which kind of crops it learned from, `fovea` whether foveated crops, every second picture, have an encoder of their own.
     """
 
     n_features: int
@@ -436,7 +436,8 @@ class LivenessNet(nn.Module):
     signals (`Watch`); and the correlation of learned pairs of signals, one from the geometry (its
     change since the frame before) and one from the IMU: is what is seen caused by the motion of
     this phone? After FaceLive, Li et al., CCS 2015, doi 10.1145/2810103.2813612, with the
-    signals learned. A judge of its own answers that, of motion alone; another weighs everything.
+    signals learned. A judge of its own answers that, of motion alone; another weighs everything, and where
+    there are geometry and an IMU neither can outvote the other (`ModelConfig.veto`).
     Without an IMU each picture's own verdict (`PictureVerdict`) has a veto.
 
     Example:
@@ -481,6 +482,7 @@ class LivenessNet(nn.Module):
             asked = 1 + config.fovea
             self.veto_gain = nn.Parameter(torch.full((asked * len(MASKS),), 1.0 / asked))
             self.veto_shift = nn.Parameter(torch.full((len(MASKS),), 2.0))
+            self.motion_gain, self.motion_shift = nn.Parameter(torch.tensor(1.0)), nn.Parameter(torch.tensor(2.0))
         self.spare = nn.Dropout(config.drop)
 
     @property
@@ -574,6 +576,10 @@ class LivenessNet(nn.Module):
         judged = self.judge(evidence)
         consistency = self.consistency(self.motion_judge(self._of_motion(evidence))) * presence[:, 2:3]
         fused = self.liveness(torch.cat([judged, consistency], dim=1))
+        if self.config.veto:
+            moved = presence[:, 1:2] * presence[:, 2:3]
+            held = soft_minimum(fused, self.motion_gain * consistency + self.motion_shift)
+            fused = moved * held + (1.0 - moved) * fused
         decided = self._decide(fused, self._pictures(c), presence) if self.config.verdict else fused
         return {
             "logit": decided.reshape(-1),
@@ -871,7 +877,10 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict]:
         known = {"foveated": False, **held_config}  # before there were two kinds, crops were plain
         config = ModelConfig(**{**known, "imagenet": False, "levels": tuple(held_config["levels"])})
         net = build(config)
-        net.load_state_dict(held.pop("state"))
+        state = held.pop("state")
+        if config.veto:  # before motion had one, its judge objected to nothing
+            state = {"motion_gain": torch.tensor(0.0), "motion_shift": torch.tensor(1e3), **state}
+        net.load_state_dict(state)
         _check_crops(config.foveated)
     except FileNotFoundError as error:
         raise ModelError(f"{path}: there is no checkpoint; train first (notebook 05)") from error

@@ -46,15 +46,15 @@ class TrainConfig:
     """Everything that a training depends on.
 
     prepared, out: folders of the arrays and of the results. modalities: what the network may use.
-    pictures: folder of single pictures (`pictures.prepare`) for the encoder, "" for none.
+    pictures: folder of single pictures (`pictures.prepare`) for encoders that learn here, "" for none.
     strangers: folder of further ones that no encoder learns from, by which the pictures' veto is set, see
     `set_veto`; "" to learn it from the clips with the rest.
     encoders: folder in which trainings that need the very same encoder share it; "" keeps it in `out`.
-    encoder_epochs: passes in which the picture encoder learns by itself first, see `teach_encoder`;
+    encoder_epochs: passes in which a picture encoder that learns here does so by itself first, see `teach_encoder`;
     encoder_walks: how often the second half of that lesson is walked, see `learn_pictures`;
     encoder_later: species that its first half does not show yet (see `learn_pictures`);
-    encoder_seed: of that lesson, None for `seed`; encoder_start: file of a plain crops' encoder
-    (`config.shipped_encoder`) that is taken as it is, "" to teach one; fovea: whether foveated crops have
+    encoder_seed: of that lesson, None for `seed`; encoder_start: file of encoders
+    (`config.shipped_encoder`) that are taken as they are, "" to teach them; fovea: whether foveated crops have
     an encoder of their own, see `ModelConfig`; encoder_rate: factor on its learning rate afterwards, 0 to leave it as it is. views: of an encoder
     that is left as it is, how many changed views of each training clip it looks at once, so that the
     fusion learns from those looks, in three times as many epochs, which are short; 0 to look anew in every
@@ -91,7 +91,7 @@ class TrainConfig:
     exclude: tuple[str, ...] = ()
     depth_weight: float = 1.0
     species_weight: float = 0.5
-    consistency_weight: float = 0.3
+    consistency_weight: float = 1.0
     glance_weight: float = 0.3
     unobservable: float = 0.2
     average: bool = True
@@ -131,7 +131,7 @@ def from_profile(profile: Profile, prepared: str | os.PathLike, out: str | os.Pa
     """A configuration with the sizes of a `config.Profile`; `changes` win."""
     sizes = {
         "encoder_epochs": profile.encoder_epochs,
-        "encoder_start": str(shipped_encoder()) if profile.takes_encoder else "",
+        "encoder_start": str(shipped_encoder()) if profile.takes_encoders and not changes.get("imagenet") else "",
         "views": profile.views,
         "veto": True,
         "fovea": True,
@@ -345,7 +345,7 @@ class LivenessModule(pl.LightningModule):
     def _held(self) -> list[nn.Module]:
         """What has learned from single pictures before, and what is asked of it: clips would tune it to their own."""
         taught = _has_taught_encoder(self.net, self.cfg)
-        return [*_encoder_parts(self.net).values(), self.net.picture] if taught else []
+        return [*encoder_parts(self.net).values(), self.net.picture] if taught else []
 
     @property
     def _resting(self) -> list[nn.Module]:
@@ -425,8 +425,8 @@ def teach_encoder(net: nn.Module, prepared: ds.Prepared, config: TrainConfig) ->
     the pixels to explain. So an encoder first learns the species and the relief from single
     pictures: one of every training clip a pass, or, where there are pictures of other people
     and instruments (`config.pictures`), all of those with a few of every clip. The weights stay in encoder.pt beside the
-    checkpoint; a training that is resumed takes them from there. The one for plain crops can also be
-    taken from a file (`config.encoder_start`); the one for foveated crops always learns.
+    checkpoint; a training that is resumed takes them from there. They can also be taken from a file
+    (`config.encoder_start`); what it does not hold learns here.
 
     Args:
         net: network to be trained; without an encoder of this kind it is left as it is, and so is one that is
@@ -446,16 +446,18 @@ def teach_encoder(net: nn.Module, prepared: ds.Prepared, config: TrainConfig) ->
     held = torch.load(kept, weights_only=True) if config.resume and kept.is_file() else {}
     if held.get("training") != wanted:
         home.mkdir(parents=True, exist_ok=True)
-        singles, each = _singles(config), CLIP_PICTURES if config.pictures else 1
+        kinds, each = _untaught(config, net.config.fovea), CLIP_PICTURES if config.pictures else 1
+        singles = _singles(config) if kinds else None
         if _goes_on(config):
-            _take_encoder(net, config.encoder_start)
-        both = net.config.fovea and not prepared.stills  # a still is never foveated
-        for kind in ENCODERS[_goes_on(config) : 1 + both]:
+            take_encoders(net, config.encoder_start)
+        for kind in kinds:
+            if kind == FOVEATED and prepared.stills:
+                continue  # a still is never foveated
             learn_pictures(net, prepared, replace(config, out=str(home)), singles, each=each, kind=kind)
         _save_whole({"training": wanted, **_encoder_states(net)}, kept)
-        return
-    _put_encoder(net, held)
-    for part in _encoder_parts(net).values():
+    else:
+        _put_encoder(net, held)
+    for part in encoder_parts(net).values():
         part.to(memory_format=torch.channels_last)  # as a lesson leaves it: processes that train together must agree
 
 
@@ -659,6 +661,7 @@ def learn_pictures(
     each: int = 1,
     steps: int | None = None,
     kind: str = PLAIN,
+    emphasis: float = 1.0,
 ) -> None:
     """Teach a picture encoder of `net`, in place.
 
@@ -674,7 +677,8 @@ def learn_pictures(
     Args:
         net: to be taught. prepared: clips. config: of the training. singles: pictures that are mixed in, or None.
         each: pictures of every clip a pass. steps: how many of the first half, and no second. kind: of ENCODERS,
-            the crops it learns from; one encoder for both learns from either.
+            the crops it learns from; one encoder for both learns from either. emphasis: weight of living faces and
+            masks in the loss of species, over that of flat attacks, which are learned sooner.
 
     Source: Wortsman et al., Model soups, ICML 2022, arXiv 2203.05482.
     """
@@ -685,7 +689,7 @@ def learn_pictures(
         rows = _known(prepared, prepared.rows("train", hidden))
         rows = rows[prepared.species[rows] >= 0]
         data = ds.PictureDataset(prepared, rows, config.seed, singles, hidden, each, number, only)
-        _learn_half(net, data, config, passes, steps, kind)
+        _learn_half(net, data, config, passes, steps, kind, emphasis)
 
     if steps or not config.start:
         with _shared_half(net, config, kind) as there:
@@ -715,7 +719,7 @@ def _shared_half(net: nn.Module, config: TrainConfig, kind: str) -> Iterator[boo
         return
     lesson = {k: v for k, v in _encoder_mark(config).items() if k not in ("encoder_later", "encoder_walks")}
     home = Path(config.encoders) / _digest(lesson | {"exclude": list(_hidden_at_first(config)), "half": kind})
-    path, parts = home / "half.pt", {name: _encoder_parts(net)[name] for name in _PARTS[kind]}
+    path, parts = home / "half.pt", encoder_parts(net, kind)
     held = torch.load(path, weights_only=True) if config.resume and path.is_file() else None
     for name, state in (held or {}).items():
         parts[name].load_state_dict(state)
@@ -726,38 +730,68 @@ def _shared_half(net: nn.Module, config: TrainConfig, kind: str) -> Iterator[boo
 
 
 def _goes_on(config: TrainConfig) -> bool:
-    """Whether plain crops' encoder comes from a file; a network that is fine-tuned brings its own."""
+    """Whether encoders come from a file; a network that is fine-tuned brings its own."""
     return bool(config.encoder_start) and not config.start
 
 
-def save_encoder(path: str | os.PathLike, net: nn.Module) -> None:
-    """Keep the picture encoder for plain crops, with its head of species, as half floats."""
-    states = {name: _encoder_parts(net)[name].state_dict() for name in ("frame", "glance")}.items()
-    torch.save({n: {k: v.half() if v.is_floating_point() else v for k, v in s.items()} for n, s in states}, path)
+def _untaught(config: TrainConfig, fovea: bool) -> tuple[str, ...]:
+    """Kinds of crops, of ENCODERS, whose encoders have a lesson in this training; `fovea`: of a network with both."""
+    there = _encoder_file(config.encoder_start) if _goes_on(config) else {}
+    return tuple(k for k in ENCODERS[: 1 + fovea] if not set(_PARTS[k]) <= set(there))
 
 
-def _encoder_parts(net: nn.Module) -> dict[str, nn.Module]:
-    """What learns from single pictures, by name: plain crops' encoder and head, then those of foveated crops."""
-    names = (*_PARTS[PLAIN], *(_PARTS[FOVEATED] if net.config.fovea else ()))
-    return {name: getattr(net, name) for name in names}
+def save_encoders(path: str | os.PathLike, net: nn.Module, log: dict[str, list] | None = None) -> None:
+    """Keep the picture encoders, with their heads of species, as half floats, and the log of their lessons.
+
+    Args:
+        path: of the file. net: with its encoders taught. log: columns of `encoder_log`.
+    """
+    states = {
+        name: {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+        for name, state in _encoder_states(net).items()
+    }
+    _save_whole({**states, "log": log or {}}, Path(path))
+
+
+def encoder_parts(net: nn.Module, kind: str = "") -> dict[str, nn.Module]:
+    """What learns from single pictures, by name: an encoder and its head of species.
+
+    Args:
+        net: the network. kind: of ENCODERS, the crops it looks at; "" for all that the network has.
+    """
+    kinds = (kind,) if kind else ENCODERS[: 1 + net.config.fovea]
+    return {name: getattr(net, name) for k in kinds for name in _PARTS[k]}
 
 
 def _encoder_states(net: nn.Module) -> dict[str, dict[str, Tensor]]:
-    return {name: part.state_dict() for name, part in _encoder_parts(net).items()}
+    return {name: part.state_dict() for name, part in encoder_parts(net).items()}
 
 
 def _put_encoder(net: nn.Module, held: dict[str, dict[str, Tensor]]) -> None:
-    for name, part in _encoder_parts(net).items():
+    for name, part in encoder_parts(net).items():
         part.load_state_dict(held[name])
 
 
-def _take_encoder(net: nn.Module, path: str | os.PathLike) -> None:
+def _encoder_file(path: str | os.PathLike) -> dict:
     try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
-        net.frame.load_state_dict(held["frame"])
-        net.glance.load_state_dict(held["glance"])
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ModelError(f"{path} is no encoder of this network (see training.save_encoder): {error}") from error
+        raise ModelError(f"{path} is no file of encoders (see training.save_encoders): {error}") from error
+
+
+def take_encoders(net: nn.Module, path: str | os.PathLike) -> None:
+    """Give `net` the encoders that `save_encoders` kept; one for foveated crops may be missing there.
+
+    Raises:
+        ModelError: the file is none of encoders, or of other ones.
+    """
+    held = _encoder_file(path)
+    try:
+        for name, part in encoder_parts(net).items():
+            if name in held or name in _PARTS[PLAIN]:
+                part.load_state_dict(held[name])
+    except Exception as error:
+        raise ModelError(f"{path} holds no encoders of this network (see training.save_encoders): {error}") from error
 
 
 def _mean_weights(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -767,13 +801,20 @@ def _mean_weights(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def _learn_half(
-    net: nn.Module, data: ds.PictureDataset, config: TrainConfig, passes: int, steps: int | None, kind: str
+    net: nn.Module,
+    data: ds.PictureDataset,
+    config: TrainConfig,
+    passes: int,
+    steps: int | None,
+    kind: str,
+    emphasis: float,
 ) -> None:
     gentle, log = data.walk > 0, f"{ENCODER_LOG.format(kind)}{data.walk or ''}"
     size = min(ENCODER_BATCH, len(data))
     loader = _Ahead(DataLoader(data, size, shuffle=True, drop_last=True, num_workers=config.workers))
     counts = np.bincount(data.species, minlength=len(ds.SPECIES))
     weights = torch.from_numpy(np.where(counts > 0, counts.max() / np.maximum(counts, 1), 0.0)).float()
+    weights[[BONA_FIDE, *MASKS]] *= emphasis
     total = steps or passes * len(loader)
     average = _averaging(config, ENCODER_AVERAGE * total) if gentle else []
     bar = [pl.callbacks.TQDMProgressBar(refresh_rate=4, leave=False)] if config.progress else []
@@ -791,7 +832,7 @@ def _learn_half(
         enable_model_summary=False,
     )
     rate = ENCODER_LEARNING_RATE * (ENCODER_GENTLE if gentle else 1.0)
-    frame, glance = (_encoder_parts(net)[name] for name in _PARTS[kind])
+    frame, glance = encoder_parts(net, kind).values()
     trainer.fit(EncoderModule(frame, glance, net.spare, config, weights, total, rate), loader)
 
 
@@ -916,7 +957,7 @@ def _fingerprint(config: TrainConfig) -> dict:
     held["encoder_start"] = _content(config.encoder_start) if _goes_on(config) else ""
     lesson = {"batch": ENCODER_BATCH, "learning_rate": ENCODER_LEARNING_RATE, "clip_pictures": CLIP_PICTURES}
     lesson |= {"again": ENCODER_AGAIN, "gentle": ENCODER_GENTLE, "average_over": ENCODER_AVERAGE}
-    singles = _singles(config)
+    singles = _singles(config) if _untaught(config, config.fovea) else None
     looks = {"epochs": LOOKS_EPOCHS, "average": LOOKS_AVERAGE} if config.views else {}
     return held | {
         "lesson": lesson,
@@ -932,9 +973,7 @@ def _content(path: str) -> str:
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
     except OSError as error:
-        raise ModelError(
-            f'{path} cannot be read: the encoder can also begin with nothing, encoder_start="".'
-        ) from error
+        raise ModelError(f'{path} cannot be read: encoders can also be taught here, encoder_start="".') from error
 
 
 def _finished(final: Path, config: TrainConfig) -> bool:
@@ -1079,8 +1118,12 @@ def training_log(checkpoint: str | os.PathLike):
     return table.groupby("epoch").mean(numeric_only=True).drop(columns="step").reset_index()
 
 
-def encoder_log(checkpoint: str | os.PathLike):
+def encoder_log(checkpoint: str | os.PathLike, shipped: str | os.PathLike = ""):
     """Learning curves of the encoders by themselves.
+
+    Args:
+        checkpoint: of a training, beside which the logs of its lessons lie. shipped: file of encoders
+            (`save_encoders`) that it took; what those learned counts, and not what lies there from before.
 
     Returns:
         DataFrame, one row a pass: kind (of ENCODERS), walk (0 in the first half of a lesson, from 1 in the second,
@@ -1089,15 +1132,21 @@ def encoder_log(checkpoint: str | os.PathLike):
     """
     import pandas as pd
 
-    curves = [pd.DataFrame(columns=["kind", "walk", "epoch", "glance", "depth"])]
+    columns = ["kind", "walk", "epoch", "glance", "depth"]
+    curves = [pd.DataFrame(columns=columns)]
+    known = _encoder_file(shipped) if shipped else {}
+    given = pd.DataFrame(known.get("log") or {}, columns=columns)
     for kind in ENCODERS:
+        if set(_PARTS[kind]) <= set(known):
+            curves.append(given[given["kind"] == kind])
+            continue
         log = ENCODER_LOG.format(kind)
         files = sorted(Path(checkpoint).parent.glob(f"{log}*/metrics.csv"))
         halves = [pd.read_csv(p).assign(walk=int(p.parent.name.removeprefix(log) or 0), kind=kind) for p in files]
         if halves:
             whole = pd.concat(halves, ignore_index=True).sort_values(["walk", "epoch"])
             whole["epoch"] += (whole["walk"] > 0) * int((whole["walk"] == 0).sum())
-            curves.append(whole)
+            curves.append(whole[columns])
     return pd.concat(curves[1:] or curves, ignore_index=True)
 
 
@@ -1436,6 +1485,13 @@ def read_study(out_dir: str | os.PathLike):
     files = sorted(Path(out_dir).glob("*.json"))
     rows = [_flat_result(json.loads(p.read_text(encoding="utf-8"))) for p in files]
     return pd.DataFrame(rows, columns=STUDY_COLUMNS)
+
+
+def study_is_of(out_dir: str | os.PathLike, checkpoint: str | os.PathLike) -> bool:
+    """Whether a study's row `all` was trained as a checkpoint was; a study is not made again with every release."""
+    told = load_checkpoint(checkpoint)[1]["training"]
+    path = Path(out_dir) / f"{StudyRow('all', told['seed']).name}.json"
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("made_of") == told
 
 
 def by_variant(rows) -> dict[str, dict]:

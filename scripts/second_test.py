@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw a second test set with another seed, and score a checkpoint on it: a test that nobody has looked at.
+"""Draw a second test set with another seed, and score a checkpoint on it.
 
     python scripts/second_test.py OUT [--seed 1] [--profile full] [--checkpoint data/bundle/checkpoint.pt]
 

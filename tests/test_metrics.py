@@ -137,6 +137,15 @@ def test_a_chosen_threshold_keeps_its_promise(rows, target):
     assert 0 <= metrics.eer(*columns) <= 1
 
 
+def test_a_threshold_lies_in_the_middle_of_those_that_turn_nobody_else_away():
+    attacks, labels = [0.9, 0.5, 0.45, 0.4, 0.2], [0, 0, 0, 0, 0]
+    for living, value in (([0.8, 0.95], 0.6), ([0.1, 0.42, 0.6], 0.41), ([0.1, 0.3], 0.425)):
+        found = metrics.threshold_for_apcer([*attacks, *living], [*labels, *[1] * len(living)], 0.6)
+        assert found.value == pytest.approx(value), living  # three of five may pass, 0.4 may not
+        lower = metrics.bpcer([*attacks, *living], [*labels, *[1] * len(living)], 0.4 + 1e-9)
+        assert found.bpcer == lower
+
+
 def test_the_target_says_when_the_set_is_too_small_for_it():
     table = simulated()
     columns = table["score"], table["is_bonafide"]
@@ -321,10 +330,21 @@ def test_a_threshold_promises_what_the_next_attacks_do():
     passed = []
     for _ in range(3000):  # attacks of two sets out of one world, whatever that is
         dev, test = rng.exponential(size=60), rng.exponential(size=70)
-        limit = metrics.threshold_for_apcer(np.r_[dev, 99.0], np.r_[np.zeros(60), 1], 0.05).value
+        living = np.r_[rng.exponential(size=2000), 99.0]  # somebody lies close above any attack
+        labels = np.r_[np.zeros(60), np.ones(2001)]
+        limit = metrics.threshold_for_apcer(np.r_[dev, living], labels, 0.05).value
         passed.append(int((test >= limit).sum()))
-    assert np.mean(passed) == pytest.approx(70 * share, rel=0.06) and share > 0.05
+    # A threshold close above the fourth best of dev: the upper end of what is promised.
+    assert np.mean(passed) == pytest.approx(70 * 4 / 61, rel=0.06) and np.mean(passed) > 70 * share
     assert np.mean((fewest <= np.array(passed)) & (np.array(passed) <= most)) > 0.95
+    # Where few of the living lie close above, the threshold is higher: never more than promised at the lowest.
+    few = []
+    for _ in range(1000):
+        dev, test, living = rng.normal(size=60), rng.normal(size=70), rng.normal(3, 1, 120)
+        labels = np.r_[np.zeros(60), np.ones(120)]
+        limit = metrics.threshold_for_apcer(np.r_[dev, living], labels, 0.05).value
+        few.append(int((test >= limit).sum()))
+    assert np.mean(np.array(few) <= most) > 0.975 and np.mean(few) < 70 * 4 / 61
     for k, n, m in ((3, 3, 5), (-1, 3, 5), (0, 60, 0)):
         with pytest.raises(MetricError, match="at least one more"):
             metrics.promised(k, n, m)

@@ -187,11 +187,11 @@ def test_an_encoder_learns_from_its_own_kind_of_crops(prepared, tmp_path):
     seen = {kind: {int(n) for n in np.atleast_1d(deal(kind)._numbers)} for kind in (None, False, True)}
     assert seen[False] == set(range(0, 25, 2)) and seen[True] == set(range(1, 25, 2)) and len(seen[None]) == 25
     net = m.build(m.ModelConfig(n_features=4, fovea=True))
-    before = {n: [p.clone() for p in part.parameters()] for n, part in training._encoder_parts(net).items()}
+    before = {n: [p.clone() for p in part.parameters()] for n, part in training.encoder_parts(net).items()}
     training.learn_pictures(net, data, replace(config, progress=False), None, steps=1, kind=training.FOVEATED)
     moved = {
         n: any(not torch.equal(a, b) for a, b in zip(before[n], p.parameters(), strict=True))
-        for n, p in training._encoder_parts(net).items()
+        for n, p in training.encoder_parts(net).items()
     }
     assert moved == {"frame": False, "glance": False, "fovea": True, "fovea_glance": True}
 
@@ -292,6 +292,21 @@ def test_checkpoint_round_trip_and_refusal(net, tmp_path):
     for name in ("b.pt", "missing.pt"):
         with pytest.raises(ModelError, match=name):
             m.load_checkpoint(tmp_path / name)
+
+
+def test_a_checkpoint_from_before_motion_had_a_veto_judges_as_it_did(tmp_path):
+    torch.manual_seed(0)
+    net = m.build(m.ModelConfig(n_features=G, veto=True)).eval()
+    m.save_checkpoint(tmp_path / "new.pt", net)
+    held = torch.load(tmp_path / "new.pt", weights_only=True)
+    for name in ("motion_gain", "motion_shift"):
+        held["state"].pop(name)
+    torch.save(held, tmp_path / "old.pt")
+    old, _ = m.load_checkpoint(tmp_path / "old.pt")
+    with torch.no_grad():
+        net.motion_shift.fill_(1e3)  # no objection
+    with torch.inference_mode():
+        torch.testing.assert_close(old(*_batch())["logit"], net(*_batch())["logit"])
 
 
 def test_networks_and_bundles_of_other_crops_are_refused(net, tmp_path, monkeypatch):
@@ -489,11 +504,13 @@ def test_an_encoder_that_is_shipped_goes_on_learning_and_is_known_by_what_it_is(
         progress=False,
     )
     net = m.build(m.ModelConfig(n_features=ds.open_prepared(prepared).features.shape[-1]))
-    training.save_encoder(tmp_path / "here.pt", net)
+    lessons = {"kind": ["plain"], "walk": [0], "epoch": [0], "glance": [1.5], "depth": [0.1]}
+    training.save_encoders(tmp_path / "here.pt", net, lessons)
     shutil.copyfile(tmp_path / "here.pt", tmp_path / "there.pt")
     begun = replace(config, encoder_start=str(tmp_path / "here.pt"))
     taught, told = m.load_checkpoint(training.train(begun))
     assert training.encoder_log(tmp_path / "checkpoint.pt").empty  # it is taken as it is
+    assert training.encoder_log(tmp_path / "checkpoint.pt", tmp_path / "here.pt").to_dict("list") == lessons
     assert all(
         torch.equal(a.half(), b.half()) for a, b in zip(net.frame.parameters(), taught.frame.parameters(), strict=True)
     )
@@ -507,15 +524,66 @@ def test_an_encoder_that_is_shipped_goes_on_learning_and_is_known_by_what_it_is(
     with pytest.raises(ModelError, match="gone.pt cannot be read"):
         training.train(replace(begun, encoder_start=str(tmp_path / "gone.pt")))
     (tmp_path / "gone.pt").write_bytes(b"nonsense")
-    with pytest.raises(ModelError, match="gone.pt is no encoder"):
+    with pytest.raises(ModelError, match="gone.pt is no file of encoders"):
         training.train(replace(begun, encoder_start=str(tmp_path / "gone.pt")))
 
 
-def test_the_shipped_encoder_fits_the_network():
+def test_what_a_file_of_encoders_does_not_hold_has_a_lesson(prepared, tmp_path, monkeypatch):
+    width = ds.open_prepared(prepared).features.shape[-1]
+    one, two = (m.build(m.ModelConfig(n_features=width, fovea=fovea)) for fovea in (False, True))
+    for name, net in (("one", one), ("two", two)):
+        training.save_encoders(tmp_path / f"{name}.pt", net)
+    config = training.TrainConfig(
+        str(prepared), str(tmp_path / "out"), encoder_epochs=1, encoder_walks=1, fovea=True, progress=False
+    )
+    begun = {name: replace(config, encoder_start=str(tmp_path / f"{name}.pt")) for name in ("one", "two")}
+    assert training._untaught(config, True) == training.ENCODERS and training._untaught(begun["one"], True) == (
+        training.FOVEATED,
+    )
+    assert training._untaught(begun["two"], True) == ()
+    # Pictures are of no matter where nothing learns from them.
+    told = training._fingerprint(begun["two"])
+    assert told == training._fingerprint(replace(begun["two"], pictures=str(tmp_path / "nowhere")))
+    taught = m.build(m.ModelConfig(n_features=width, fovea=True))
+    training.teach_encoder(taught, ds.open_prepared(prepared), begun["two"])
+    for name, part in training.encoder_parts(taught).items():
+        for key, value in part.state_dict().items():
+            assert torch.equal(value, two.get_submodule(name).state_dict()[key].half().to(value.dtype)), (name, key)
+
+    lessons = []
+    monkeypatch.setattr(training, "learn_pictures", lambda *a, kind, **k: lessons.append(kind))
+    taught = m.build(m.ModelConfig(n_features=width, fovea=True))
+    training.teach_encoder(taught, ds.open_prepared(prepared), begun["one"])
+    assert lessons == [training.FOVEATED]
+    for key, value in one.frame.state_dict().items():
+        assert torch.equal(taught.frame.state_dict()[key], value.half().to(value.dtype)), key
+
+
+def test_a_lesson_can_weigh_living_faces_and_masks_more(prepared, tmp_path, monkeypatch):
+    weights = {}
+    monkeypatch.setattr(training, "EncoderModule", lambda *a: weights.setdefault(len(weights), a[4]))
+    monkeypatch.setattr(training.pl.Trainer, "fit", lambda *a: None)
+    config = training.TrainConfig(str(prepared), str(tmp_path), encoder_epochs=1, progress=False)
+    data = ds.open_prepared(prepared)
+    for emphasis in (1.0, 1.5):
+        net = m.build(m.ModelConfig(n_features=data.features.shape[-1]))
+        training.learn_pictures(net, data, config, None, steps=1, emphasis=emphasis)
+    ratio = (weights[1] / weights[0]).nan_to_num(1.0)
+    heavy = {k for k in (m.BONA_FIDE, *m.MASKS) if weights[0][k] > 0}
+    assert m.BONA_FIDE in heavy and (weights[0] > 0).sum() > len(heavy)
+    assert all(float(r) == pytest.approx(1.5 if k in heavy else 1.0) for k, r in enumerate(ratio))
+
+
+def test_the_shipped_encoders_fit_the_network():
     full = training.from_profile(profile("full"), "prepared", "out")
     assert Path(full.encoder_start) == shipped_encoder() and full.veto and full.views > 0
     assert training.from_profile(profile("quick"), "prepared", "out").encoder_start == ""
-    training._take_encoder(m.build(m.ModelConfig(n_features=4)), full.encoder_start)
+    training.take_encoders(m.build(m.ModelConfig(n_features=4, fovea=True)), full.encoder_start)
+    assert training._untaught(full, full.fovea) == ()
+    log = training.encoder_log("nothing.pt", full.encoder_start)
+    assert set(log["kind"]) == set(training.ENCODERS) and set(log["walk"]) == {0, 1, 2, 3}
+    # Another backbone's weights would be overwritten: whoever asks for them teaches.
+    assert training.from_profile(profile("full"), "prepared", "out", imagenet=True).encoder_start == ""
 
 
 def test_each_walk_of_the_second_half_sees_other_pictures_and_their_mean_is_kept(prepared):
@@ -595,6 +663,10 @@ def test_a_study_borrows_the_encoder_of_the_release(prepared, tmp_path):
     kept = list((tmp_path / "study" / "encoders").rglob("*"))
     assert sorted(p.name for p in kept if p.is_file()) == ["encoder.pt", "looks.npz"]  # no log: no lesson was given
     assert len(training.read_study(tmp_path / "study")) == 3
+    assert training.study_is_of(tmp_path / "study", tmp_path / "checkpoint.pt")
+    other = training.train(replace(config, out=str(tmp_path / "other"), learning_rate=1e-4, encoder_epochs=0, views=0))
+    assert not training.study_is_of(tmp_path / "study", other)
+    assert not training.study_is_of(tmp_path / "nowhere", tmp_path / "checkpoint.pt")
 
 
 def test_a_picture_is_asked_for_relief_and_for_skin_and_for_nothing_else():
@@ -706,9 +778,39 @@ def test_consistency_is_judged_of_motion_alone(net):
         there, other = net(frames, *rest), net(torch.rand(frames.shape), *rest)
         still = net(frames, rest[0], torch.zeros_like(rest[1]), rest[2])
     torch.testing.assert_close(there["consistency"], other["consistency"])
-    assert not torch.allclose(there["logit"], other["logit"]) and not torch.allclose(
+    assert not torch.equal(there["logit"], other["logit"]) and not torch.allclose(
         there["consistency"], still["consistency"]
     )
+
+
+def test_motion_that_is_not_this_phones_is_a_veto_where_there_are_geometry_and_imu():
+    net = m.build(m.ModelConfig(n_features=G, veto=True)).eval()
+    frames, features, imu, _ = _batch()
+    with torch.inference_mode():
+        for head, bias in ((net.liveness, 9.0), (net.consistency, -9.0), (net.picture, None)):
+            for value in head.parameters():
+                value.zero_()
+            if bias is not None:
+                head.bias.fill_(bias)
+        net.picture.shift.fill_(8.0)  # no picture objects
+        net.veto_shift.fill_(20.0)
+        said = {
+            p: float(net(frames[:1], features[:1], imu[:1], torch.tensor([p], dtype=torch.float32))["logit"])
+            for p in ((1, 1, 1), (0, 1, 1), (1, 0, 1), (1, 1, 0))
+        }
+    assert said[1, 1, 1] < -6.9 and said[0, 1, 1] < -6.9
+    assert said[1, 0, 1] > 6.0 and said[1, 1, 0] > 6.0
+
+
+def test_small_features_keep_their_digits_when_they_are_spoiled(prepared):
+    data = ds.open_prepared(prepared)
+    rows = data.rows("train")
+    deal = ds.LivenessDataset(data, rows, ds.scaling_of(data, rows), augment=True)
+    spread, rng = deal.scaling.feature_std, np.random.default_rng(0)
+    for level, most in ((0.01, 0.02), (1.0, 1.0), (5.0, 1.0)):
+        value = np.tile(level * spread, (4000, 1)).astype(np.float32)
+        noise = (deal._jitter(np.zeros((1, 6)), value, rng)[1] - value).std(axis=0)
+        np.testing.assert_allclose(noise, 0.1 * most * spread, rtol=0.1)
 
 
 def test_clips_looked_at_before_are_judged_as_from_their_pixels(prepared, tmp_path):

@@ -1,6 +1,9 @@
 """Single pictures for the encoder: of nobody who is in a clip, the same on any number of workers, with their relief."""
 
 import doctest
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import cv2
@@ -225,3 +228,19 @@ def test_first_halves_of_lessons_that_show_the_same_are_shared(folder, made, tmp
 
 def test_every_profile_with_an_encoder_has_pictures():
     assert all(config.profile(name).pictures >= 32 for name in ("quick", "full", "study"))
+
+
+def test_the_script_that_made_the_shipped_encoders_makes_some(folder, tmp_path):
+    """From nothing, one pass; the file is what a training takes, and says how it was taught."""
+    run = tmp_path / "run"
+    make_prepared(run / "features", n=18)
+    (run / "pictures").symlink_to(folder)
+    script, out = config.repo_root() / "scripts" / "teach_encoders.py", tmp_path / "encoder.pt"
+    command = [sys.executable, str(script), str(out), "--profile", "quick", "--passes", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=os.environ | {"RUN_DIR": str(run)})
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == [str(out)]
+    log = training.encoder_log(tmp_path / "nothing.pt", out)
+    assert log.groupby("kind")["walk"].agg(list).to_dict() == {kind: [0, 1, 2, 3] for kind in training.ENCODERS}
+    width = ds.open_prepared(run / "features").features.shape[-1]
+    training.take_encoders(model.build(model.ModelConfig(width, fovea=True)), out)

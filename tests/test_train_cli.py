@@ -95,3 +95,23 @@ def test_a_folder_without_pictures_is_refused_in_a_sentence(data, tmp_path, caps
     out = run_of(data, tmp_path)
     assert cli.main(arguments(data, out, "--pictures", str(tmp_path / "none"))) == cli.FAILED
     assert "no finished pictures" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_study_makes_the_pictures_that_some_of_its_rows_learn_from(own, singles, tmp_path, monkeypatch):
+    """Rows that must not take the shipped encoders teach their own; one's own clips are not mixed with pictures."""
+    asked, studied = [], {}
+
+    def prepare(folder, count, **options):
+        asked.append((count, options["seed"]))
+        folder.symlink_to(singles)
+
+    monkeypatch.setattr(pictures, "prepare", prepare)
+    monkeypatch.setattr(ds, "prepare", lambda *a, **k: None)
+    monkeypatch.setattr(training, "run_study", lambda sizes, settings, *a, **k: studied.update(vars(settings)) or [])
+    where = ["--data", str(tmp_path)] if own else []
+    assert cli.main(["train", "--study", "--profile", "study", "--out", str(tmp_path / "run"), *where]) == 0
+    sizes = config.profile("study")
+    assert asked == ([] if own else [(sizes.pictures, 1)])
+    assert studied["encoder_start"] == str(config.shipped_encoder())
+    assert studied["pictures"] == ("" if own else str(tmp_path / "run" / "pictures"))
