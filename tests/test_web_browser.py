@@ -316,7 +316,9 @@ def test_what_is_shown_is_what_the_server_and_the_kept_clip_say(bundle, shots, t
     """Shown verdict = the server's on the same upload = the offline one on the clip that was kept.
 
     The camera plays the clip at its own rate, a codec stands between, and the browser rounds the
-    sensors: against the verdict on the source itself only what is clearly decided must agree.
+    sensors: against the verdict on the source itself only what is clearly decided must agree. An injection
+    need not: a forged IMU is told by its finest traits, and those do not survive being played to a browser at
+    60 Hz and read from it (README).
     """
     sent, root = [], tmp_path / "kept"
     monkeypatch.setattr(web_app, "parse", lambda *a, real=web_app.parse: sent.append(a) or real(*a))
@@ -349,7 +351,7 @@ def test_what_is_shown_is_what_the_server_and_the_kept_clip_say(bundle, shots, t
     assert found["capture"]["has_imu"] and found["capture"]["residual"] < 0.005
     assert found["capture"]["seconds"] == pytest.approx(2.6, abs=0.5)
     own = runtime.predict_clip(replace(clip, intrinsics=None), bundle)
-    if own.score is not None and abs(own.score - own.threshold) > 0.25:
+    if label != "injection" and own.score is not None and abs(own.score - own.threshold) > 0.25:
         assert own.decision == offline.decision
 
 
