@@ -215,13 +215,13 @@ def _train(args: argparse.Namespace) -> None:
     from liveness_utils import config, dataset, training
 
     paths = config.paths(args.profile, args.data, args.out)
+    sizes = config.profile(args.profile)
     if args.study and not (args.data or args.start or args.pictures):
         from liveness_utils import pictures  # some rows must not take the shipped encoders
 
-        sizes = config.profile(args.profile)
         pictures.prepare(paths.pictures, sizes.pictures, seed=args.seed + sizes.takes_encoders, workers=args.workers)
     settings = training.from_profile(
-        config.profile(args.profile), paths.features, paths.checkpoints, seed=args.seed,
+        sizes, paths.features, paths.checkpoints, seed=args.seed,
         devices=args.devices, num_nodes=args.num_nodes, strategy=args.strategy, accelerator=args.accelerator,
         **_training_changes(args),
     )  # fmt: skip
@@ -233,7 +233,7 @@ def _train(args: argparse.Namespace) -> None:
         written = training.write_scores(checkpoint, paths.features, paths.run)
         print("\n".join(str(path) for path in (checkpoint, *written)))
         return
-    files = training.run_study(config.profile(args.profile), settings, paths.study, jobs=args.workers)
+    files = training.run_study(sizes, settings, paths.study, jobs=args.workers)
     print(f"{len(files)} trainings in {paths.study}")
 
 

@@ -449,7 +449,7 @@ def threshold_for_apcer(
     groups = [s[~y & (names == name)] for name in np.unique(names[~y])]
     barrier = max(_must_reject(group, target) for group in groups)
     enough = target > 0 and all(g.size * target >= 1 - 1e-9 for g in groups)
-    return _threshold(s, y, names, _just_above(s, y, barrier), target, enough)
+    return _threshold(s, y, names, _middle_above(s, y, barrier), target, enough)
 
 
 def _must_reject(attack: NDArray, target: float) -> float:
@@ -459,7 +459,7 @@ def _must_reject(attack: NDArray, target: float) -> float:
     return float(ordered[allowed]) if allowed < ordered.size else -np.inf
 
 
-def _just_above(scores: NDArray, labels: NDArray, barrier: float) -> float:
+def _middle_above(scores: NDArray, labels: NDArray, barrier: float) -> float:
     """Midway between `barrier` and the next bona fide score above it; if there is none, the next score."""
     known = ~np.isnan(scores)
     if np.isfinite(barrier) and np.any(known & labels & (scores > barrier)):
