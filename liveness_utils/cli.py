@@ -219,7 +219,7 @@ def _train(args: argparse.Namespace) -> None:
     if args.study and not (args.data or args.start or args.pictures):
         from liveness_utils import pictures  # some rows must not take the shipped encoders
 
-        pictures.prepare(paths.pictures, sizes.pictures, seed=args.seed + sizes.takes_encoders, workers=args.workers)
+        pictures.prepare_for(sizes, paths.pictures, seed=args.seed, workers=args.workers)
     settings = training.from_profile(
         sizes, paths.features, paths.checkpoints, seed=args.seed,
         devices=args.devices, num_nodes=args.num_nodes, strategy=args.strategy, accelerator=args.accelerator,

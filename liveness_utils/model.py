@@ -858,11 +858,20 @@ def build(config: ModelConfig) -> nn.Module:
 
 
 def save_checkpoint(path: str | Path, net: nn.Module, **extra) -> None:
-    """Write weights, configuration and plain-data extras to one file, atomically."""
+    """Write weights, configuration and plain-data extras to one file, atomically.
+
+    A tensor that half floats hold to the last bit (an encoder out of `training.save_encoders`) is kept in them.
+    """
     path = Path(path)
     part = path.with_suffix(".part")
-    torch.save({"config": asdict(net.config), "state": net.state_dict(), **extra}, part)
+    state = {name: _smallest(value) for name, value in net.state_dict().items()}
+    torch.save({"config": asdict(net.config), "state": state, **extra}, part)
     part.replace(path)
+
+
+def _smallest(value: Tensor) -> Tensor:
+    half = value.half() if value.dtype == torch.float32 else value
+    return half if torch.equal(half.to(value.dtype), value) else value
 
 
 def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict]:

@@ -21,7 +21,7 @@ import numpy as np
 from liveness_utils import dataset as ds
 from liveness_utils import inputs
 from liveness_utils.clips import clip_id_for, read_video, write_video
-from liveness_utils.config import write_json
+from liveness_utils.config import Profile, write_json
 from liveness_utils.devices import DEVICES, DeviceProfile
 from liveness_utils.errors import ConfigError
 from liveness_utils.face_photo import photo_files, portraits
@@ -213,6 +213,15 @@ def prepare(
         np.save(out / f"{name}.npy", np.concatenate([part[name] for part in parts]))
     write_json(out / "index.json", wanted)
     return out
+
+
+def prepare_for(profile: Profile, out_dir: str | os.PathLike, *, seed: int = 0, **options) -> Path:
+    """Make the pictures that a profile's encoders learn from, see `prepare`, which takes the `options`.
+
+    Where the release takes its encoders from a file, their lessons are for networks that must not (in the study, in
+    notebook 09), and see what the encoders of the file saw: pictures of the next seed.
+    """
+    return prepare(out_dir, profile.pictures, seed=seed + profile.takes_encoders, **options)
 
 
 def mark(count: int, seed: int = 0, cameras: str = "varied", photos: str | os.PathLike | None = None) -> dict:

@@ -1072,7 +1072,11 @@ def _averaging(config: TrainConfig, steps: float) -> list[pl.Callback]:
 
     Source: Polyak & Juditsky, SIAM J. Control Optim. 1992, doi 10.1137/0330046.
     """
-    return [pl.callbacks.EMAWeightAveraging(decay=1.0 - 1.0 / max(2.0, steps))] if config.average else []
+    if not config.average:
+        return []
+    # Lerp, because what rests must stay as it is: a * decay + a * (1 - decay) creeps away from a.
+    mean = torch.optim.swa_utils.get_ema_multi_avg_fn(1.0 - 1.0 / max(2.0, steps))
+    return [pl.callbacks.WeightAveraging(multi_avg_fn=mean)]
 
 
 def _loggers(out: Path) -> list:

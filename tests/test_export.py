@@ -65,10 +65,14 @@ def test_streaming_equals_the_clip_model(made):
     prepared, folder, checkpoint = made
     net, _ = load_checkpoint(checkpoint)
     sample = next(export.clip_samples(ds.open_prepared(prepared), np.array([0]), net.features.mean.numpy()))
-    clip = bundles.open_model(folder / "variants" / "clip_float32.tflite")(**sample)
-    step = bundles.run_steps(bundles.open_model(folder / "step.tflite"), **sample)
-    for name in ("logit", "consistency", "species"):
-        np.testing.assert_allclose(step[name], clip[name], atol=1e-4)
+    for variant in ("float32", export.STEP_VARIANT):
+        clip = bundles.open_model(folder / "variants" / f"clip_{variant}.tflite")(**sample)
+        step = bundles.run_steps(bundles.open_model(folder / "variants" / f"step_{variant}.tflite"), **sample)
+        for name in ("logit", "consistency", "species"):
+            np.testing.assert_allclose(step[name], clip[name], atol=1e-4)
+    shipped = folder / "variants" / f"step_{export.STEP_VARIANT}.tflite"
+    assert (folder / "step.tflite").read_bytes() == shipped.read_bytes()
+    assert shipped.stat().st_size < 2e6
 
 
 def test_converted_scores_equal_torch_scores(made):
