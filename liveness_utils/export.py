@@ -35,7 +35,7 @@ from liveness_utils.model import LivenessNet, StepNet, load_checkpoint
 from liveness_utils.training import score_table
 
 VARIANTS = ("float32", "float16", "weight_only", "dynamic", "int8", "mixed")
-STEP_VARIANT = "weight_only"  # of the step model that ships: a quarter of the size, and sums in float
+STEP_VARIANT = "weight_only"  # of the step model that ships: a third of the size, and sums in float
 OPSET = 18
 OUTPUT_ORDER = ("logit", "species", "consistency", "depth")
 # Linear layers behind the encoder; the encoder's own lose these names in `qat`.

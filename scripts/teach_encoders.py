@@ -68,6 +68,7 @@ def main() -> None:
         for name, part in training.encoder_parts(net, kind).items():
             part.load_state_dict(states[name])
     log = training.encoder_log(taught[0][1] / "checkpoint.pt")
+    log = log[log["kind"].isin(args.kinds)]  # an earlier lesson's may lie there, too
     if args.start:
         before = training.encoder_log("", args.start)
         log = pd.concat([before[~before["kind"].isin(args.kinds)], log], ignore_index=True)
