@@ -294,6 +294,18 @@ def test_checkpoint_round_trip_and_refusal(net, tmp_path):
             m.load_checkpoint(tmp_path / name)
 
 
+def test_a_checkpoint_keeps_in_half_floats_what_they_hold_and_loses_nothing(tmp_path):
+    net = m.build(m.ModelConfig(n_features=G)).eval()
+    net.frame.half().float()
+    m.save_checkpoint(tmp_path / "a.pt", net)
+    held = torch.load(tmp_path / "a.pt", weights_only=True)["state"]
+    kinds = {inside: {v.dtype for k, v in held.items() if k.startswith("frame.") == inside} for inside in (True, False)}
+    assert torch.float32 not in kinds[True] and torch.float32 in kinds[False]
+    again = m.load_checkpoint(tmp_path / "a.pt")[0].state_dict()
+    for name, value in net.state_dict().items():
+        assert again[name].dtype == value.dtype and torch.equal(again[name], value), name
+
+
 def test_a_checkpoint_from_before_motion_had_a_veto_judges_as_it_did(tmp_path):
     torch.manual_seed(0)
     net = m.build(m.ModelConfig(n_features=G, veto=True)).eval()
