@@ -17,10 +17,10 @@ export async function askForMotion() {
   try { return await DeviceMotionEvent.requestPermission(); } catch { return "denied"; }
 }
 
-/** WebKit on iOS, the only one that asks, reports acceleration with the opposite sign. */
+/** Every browser on iOS is WebKit, which reports acceleration with the opposite sign; others ask for permission, too. */
 function platform() {
-  const asks = typeof DeviceMotionEvent !== "undefined" && typeof DeviceMotionEvent.requestPermission === "function";
-  return asks ? "ios_safari" : "w3c";
+  const apple = /iPhone|iPad|iPod/.test(navigator.userAgent) || (/Mac/.test(navigator.platform || "") && navigator.maxTouchPoints > 1);
+  return apple ? "ios_safari" : "w3c";
 }
 
 export function screenAngle() {
