@@ -317,7 +317,7 @@ def test_what_is_shown_is_what_the_server_and_the_kept_clip_say(bundle, shots, t
 
     The camera plays the clip at its own rate, a codec stands between, and the browser rounds the
     sensors: against the verdict on the source itself only what is clearly decided must agree. A forged IMU never
-    is: Chromium rounds specific force to 0.1 m/s², and that alone moved such a clip's score from 0.06 to 0.36.
+    is: what rounding and jitter here put on specific force, 0.04 m/s², moved such a clip's score from 0.06 to 0.36.
     """
     sent, root = [], tmp_path / "kept"
     monkeypatch.setattr(web_app, "parse", lambda *a, real=web_app.parse: sent.append(a) or real(*a))
