@@ -37,6 +37,7 @@ from liveness_utils.training import score_table
 VARIANTS = ("float32", "float16", "weight_only", "dynamic", "int8", "mixed")
 STEP_VARIANT = "weight_only"  # of the step model that ships: a third of the size, and sums in float
 OPSET = 18
+SMALL = 256  # values; what is not larger stays float32 in `halve_onnx`
 OUTPUT_ORDER = ("logit", "species", "consistency", "depth")
 # Linear layers behind the encoder; the encoder's own lose these names in `qat`.
 LINEAR_SCOPE = ".*(Linear_|Judge_).*"
@@ -201,6 +202,32 @@ def to_onnx(net: nn.Module, sample: Mapping[str, np.ndarray], path: str | os.Pat
         )
         tidy(program.model)
         program.save(str(path), external_data=False)
+    return Path(path)
+
+
+def halve_onnx(source: str | os.PathLike, path: str | os.PathLike) -> Path:
+    """Store an ONNX file's weights as half floats, made float again once, on opening: sums in float.
+
+    Args:
+        source: float32 .onnx, see `to_onnx`. path: file to write, about half as large.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.load(str(source))
+    graph, casts = model.graph, []
+    for weight in graph.initializer:
+        values = numpy_helper.to_array(weight)
+        if weight.data_type != TensorProto.FLOAT or values.size <= SMALL:
+            continue
+        name, stored = weight.name, f"{weight.name}.half"
+        weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), stored))
+        casts.append(helper.make_node("Cast", [stored], [name], to=TensorProto.FLOAT))
+    calls = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(calls)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
     return Path(path)
 
 
@@ -599,6 +626,7 @@ def _convert_all(net, samples, folder: Path, variants: Sequence[str], onnx_int8:
     for variant in variants[1:]:
         table[variant] = _row(quantise(first, variant, samples, folder / f"clip_{variant}.tflite"))
     table["onnx"] = _row(folder / "clip.onnx")
+    table["onnx_float16"] = _row(halve_onnx(folder / "clip.onnx", folder / "clip_float16.onnx"))
     if onnx_int8:
         table["onnx_int8"] = _row(quantise_onnx(folder / "clip.onnx", samples, folder / "clip_int8.onnx"))
     return table
@@ -623,7 +651,7 @@ def _ship(kept: Path, out: Path, default: str, checkpoint: Path, sample: Mapping
     chosen = {
         kept / f"clip_{default}.tflite": "model.tflite",
         kept / f"step_{STEP_VARIANT}.tflite": "step.tflite",
-        kept / "clip.onnx": "model.onnx",
+        kept / "clip_float16.onnx": "model.onnx",
         checkpoint: "checkpoint.pt",
     }
     for source, name in chosen.items():

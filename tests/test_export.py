@@ -44,6 +44,16 @@ def test_the_onnx_file_holds_the_network_and_nothing_of_the_machine_that_made_it
     assert len(weights) == len(set(weights)) > 20
 
 
+def test_the_onnx_file_that_ships_is_half_as_large_and_nearly_the_same(made):
+    variants = bundles.load(made[1]).variants
+    half, whole = variants["onnx_float16"], variants["onnx"]
+    assert (made[1] / "model.onnx").read_bytes() == (made[1] / "variants" / half["file"]).read_bytes()
+    assert half["megabytes"] < 0.6 * whole["megabytes"]
+    assert 0 < half["max_logit"] < 0.01 and half["correlation"] > 0.9999
+    stored = {w.data_type for w in onnx.load(made[1] / "model.onnx").graph.initializer if np.prod(w.dims) > 1000}
+    assert onnx.TensorProto.FLOAT not in stored
+
+
 def test_the_committed_bundle_names_no_path_of_the_machine_that_made_it():
     for path in sorted(config.default_bundle().iterdir()):
         held = path.read_bytes()

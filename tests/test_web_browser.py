@@ -374,6 +374,8 @@ def test_the_verdict_comes_in_time(plain, shows, shots, tmp_path, capsys):
         for _ in range(3):
             delays.append(float(page.get_attribute("#verdict", "data-delay-ms")))
             stages.append(json.loads(page.get_attribute("#verdict", "data-spent")))
+            own = answer(page)["timings_ms"]["total"]
+            assert delays[-1] < 2 * own, "upload, decoding and display take less than judging"
             filmed(page, lambda: film(page, phone))
         assert page.locator("#list li").count() >= 4
         shot(page, shots, "history")
