@@ -70,6 +70,7 @@ def test_the_shipped_model_is_small(made):
     for folder in (made[1], config.released_bundle()):
         assert (folder / "model.tflite").stat().st_size < 2e6
         assert (folder / "step.tflite").stat().st_size < 2e6
+        assert (folder / "model.onnx").stat().st_size < 4e6
 
 
 def test_streaming_equals_the_clip_model(made):
