@@ -1,5 +1,6 @@
 # make course   install, then run every notebook in the quick profile
 # make test     install, then all tests
+# make test-fast  what takes no browser, no notebook and no long training: between two edits
 # make full     the figures and the released model (see README for the minutes)
 # make study    the many trainings behind the ablation (resumable)
 # make lab      JupyterLab in this environment
@@ -7,6 +8,7 @@
 
 VENV   ?= .venv
 PROFILE ?= quick
+JOBS    ?= 2
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # The first Python from 3.11 on that can make a virtual environment.
@@ -14,15 +16,19 @@ PYTHON := $(shell for p in python3.11 python3; do \
 	$$p -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: course test full study lab check clean distclean
+.PHONY: course test test-fast full study lab check clean distclean
 .DELETE_ON_ERROR:
 
 course: $(STAMP)
 	$(BIN)/liveness run --profile $(PROFILE) --out runs/$(PROFILE)
 
+# Files are dealt to JOBS processes (about 6 GB each), in the order of tests/conftest.py.
 test: $(STAMP)
 	-scripts/install-browser.sh
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow and not browser"
 
 full: $(STAMP)
 	$(BIN)/liveness run --profile full --out runs/full

@@ -103,10 +103,10 @@ ABLATION = ("video", "video_depth", "video_landmarks", "video_imu", "all", "seed
 
 _QUICK = Profile(
     name="quick", data="quick",
-    subjects=(12, 4, 8, 8), bona_fide_clips=(12, 4, 8, 8), attack_clips=(3, 1, 2, 2),
-    pictures=64, strangers=32, encoder_epochs=4, takes_encoders=False, views=2, epochs=8, patience=8, batch_size=8, train_frames=8, learning_rate=1e-3,
+    subjects=(8, 3, 6, 6), bona_fide_clips=(8, 3, 6, 6), attack_clips=(2, 1, 1, 2),
+    pictures=32, strangers=16, encoder_epochs=3, takes_encoders=False, views=2, epochs=6, patience=6, batch_size=8, train_frames=4, learning_rate=1e-3,
     variants=("video", "all"), seeds=(0,), left_out=(), study_epochs=1,
-    bootstrap=200, robustness_clips=4, redteam_clips=1, calibration_clips=8, qat_epochs=1, demo_clips=8,
+    bootstrap=100, robustness_clips=2, redteam_clips=1, calibration_clips=6, qat_epochs=1, demo_clips=4,
 )  # fmt: skip
 
 _FULL = Profile(
@@ -136,7 +136,7 @@ def profile(name: str) -> Profile:
         ConfigError: no profile has that name.
 
     >>> profile("quick").subjects
-    (12, 4, 8, 8)
+    (8, 3, 6, 6)
     """
     known = {p.name: p for p in (_QUICK, _FULL, _STUDY)}
     if name not in known:

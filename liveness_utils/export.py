@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import logging
 import os
 import shutil
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import liveness_utils
 from liveness_utils import bundle as bundles
@@ -118,6 +120,20 @@ def step_samples(net: LivenessNet, samples: Sequence[Mapping[str, np.ndarray]]) 
 
 
 # ------------------------------------------------------------------------------------- conversions
+def fold_norms(module: nn.Module) -> nn.Module:
+    """Put every batch norm that follows a convolution into its weights, in place (evaluation mode).
+
+    The converter would do so itself, but each norm is ten of the operators that it goes through again and again.
+    """
+    for (name, first), (after, second) in itertools.pairwise(list(module.named_children())):
+        if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+            setattr(module, name, fuse_conv_bn_eval(first, second))
+            setattr(module, after, nn.Identity())
+    for child in module.children():
+        fold_norms(child)
+    return module
+
+
 class _LeanFrames(nn.Module):
     """A frame encoder that takes the pixels' mean off rows instead of off pixels.
 
@@ -128,7 +144,7 @@ class _LeanFrames(nn.Module):
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
-        self.encoder = copy.deepcopy(encoder)
+        self.encoder = fold_norms(copy.deepcopy(encoder))
         self.register_buffer("level", encoder.mean.detach().reshape(-1).repeat(inputs.CROP))
         with torch.no_grad():
             self.encoder.fine[0][0].weight.div_(encoder.std)
@@ -617,11 +633,16 @@ def rewrite(description: Bundle, **changes: Any) -> Bundle:
 
 
 def _convert_all(net, samples, folder: Path, variants: Sequence[str], onnx_int8: bool) -> dict[str, dict]:
-    first = to_tflite(net, samples[0], folder / "clip_float32.tflite")
-    step_inputs = step_samples(net, samples[:1])[0]
-    step = to_tflite(StepNet(net).eval(), step_inputs, folder / "step_float32.tflite")
+    from joblib import Parallel, delayed
+
+    stepwise, shown = StepNet(net).eval(), step_samples(net, samples[:1])[0]
+    # Each converter is one long thread; the longest first.
+    first, step, _ = Parallel(n_jobs=2, max_nbytes=None)([
+        delayed(to_tflite)(net, samples[0], folder / "clip_float32.tflite"),
+        delayed(to_tflite)(stepwise, shown, folder / "step_float32.tflite"),
+        delayed(to_onnx)(net, samples[0], folder / "clip.onnx"),
+    ])  # fmt: skip
     quantise(step, STEP_VARIANT, [], folder / f"step_{STEP_VARIANT}.tflite")
-    to_onnx(net, samples[0], folder / "clip.onnx")
     table = {"float32": _row(first)}
     for variant in variants[1:]:
         table[variant] = _row(quantise(first, variant, samples, folder / f"clip_{variant}.tflite"))

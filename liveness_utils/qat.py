@@ -7,7 +7,6 @@ grid it will be stood on, and `to_tflite` writes it for the table of `export`.
 from __future__ import annotations
 
 import copy
-import itertools
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from liveness_utils import dataset as ds
 from liveness_utils import export, inputs
@@ -68,17 +66,6 @@ def _quantizer():
     return Quantizer().set_global(pt2e.get_symmetric_quantization_config(is_per_channel=True, is_qat=True))
 
 
-def fold_norms(module: nn.Module) -> nn.Module:
-    """Put every batch norm that follows a convolution into its weights, in place (evaluation mode)."""
-    for (name, first), (after, second) in itertools.pairwise(list(module.named_children())):
-        if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
-            setattr(module, name, fuse_conv_bn_eval(first, second))
-            setattr(module, after, nn.Identity())
-    for child in module.children():
-        fold_norms(child)
-    return module
-
-
 def prepare(net: LivenessNet) -> LivenessNet:
     """A copy of a network whose picture encoders round, and whose other weights are held.
 
@@ -101,8 +88,7 @@ def prepare(net: LivenessNet) -> LivenessNet:
 
         many = ({0: torch.export.Dim("pictures", min=2, max=4096)},)
         for name in encoders(net):
-            encoder = fold_norms(getattr(rounded, name))
-            graph = torch.export.export(encoder, (pictures,), dynamic_shapes=many).module()
+            graph = torch.export.export(getattr(rounded, name), (pictures,), dynamic_shapes=many).module()
             setattr(rounded, name, prepare_qat_pt2e(graph, _quantizer()))
     for weight in _weights(rounded):
         weight.requires_grad_(True)

@@ -1,13 +1,15 @@
-"""One small trained and exported bundle, shared by the tests that need one."""
+"""One small trained and exported bundle, made once a run and shared by the tests of training and conversion.
+
+Whatever only needs a bundle to judge with takes the released one (`conftest.bundle_folder`).
+"""
 
 from __future__ import annotations
 
-import atexit
 import functools
-import shutil
-import tempfile
+import os
 from pathlib import Path
 
+from filelock import FileLock
 from test_model import make_prepared
 
 from liveness_utils import dataset as ds
@@ -18,8 +20,14 @@ from liveness_utils.cues import FRAME_FEATURES
 @functools.lru_cache(maxsize=1)
 def small_bundle() -> tuple[Path, Path, Path]:
     """Folders of the prepared arrays and the bundle, and the checkpoint's path."""
-    root = Path(tempfile.mkdtemp(prefix="liveness-test-"))
-    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    root = Path(os.environ["LIVENESS_TEST_SHARED"])
+    with FileLock(root / "lock"):
+        if not (root / "bundle" / "bundle.json").exists():
+            _make(root)
+    return root / "arrays", root / "bundle", root / "train" / "checkpoint.pt"
+
+
+def _make(root: Path) -> None:
     arrays = make_prepared(root / "arrays", n=48, names=FRAME_FEATURES)
     shape = {"fovea": True, "veto": True}  # as what is released
     config = training.TrainConfig(
@@ -36,4 +44,3 @@ def small_bundle() -> tuple[Path, Path, Path]:
         calibration_clips=3,
         thresholds=export.dev_thresholds(checkpoint, prepared),
     )
-    return arrays, root / "bundle", checkpoint

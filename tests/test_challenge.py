@@ -17,6 +17,8 @@ from liveness_utils import config
 from liveness_utils.clips import Clip
 from liveness_utils.landmarks import Landmarker, make_track, track
 
+pytestmark = pytest.mark.slow
+
 
 def asked(*prompts: str, created: float = 0.0, ttl: float = 30.0) -> ch.Challenge:
     return ch.Challenge("n", prompts, created, ttl)

@@ -5,8 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 from dataclasses import replace
 
 import pandas as pd
@@ -16,6 +14,8 @@ from liveness_utils import simulate
 from liveness_utils.clips import read_manifest
 from liveness_utils.config import profile
 
+pytestmark = pytest.mark.slow
+
 distributed = pytest.importorskip("distributed")
 
 FEW = replace(
@@ -24,19 +24,39 @@ FEW = replace(
 )  # fmt: skip
 
 
+# Loaded by one worker: it is killed as it ends its first task, before the scheduler hears of it.
+PRELOAD = """
+import os, signal
+from distributed import WorkerPlugin
+
+class Killed(WorkerPlugin):
+    ended = 0
+    def transition(self, key, start, finish, **kwargs):
+        self.ended += start == "executing" and finish == "memory"
+        if self.ended == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+async def dask_setup(worker):
+    await worker.plugin_add(Killed(), name="killed")
+"""
+
+
 @pytest.fixture
 def cluster(tmp_path):
     """Scheduler and two worker processes without nannies, so that a killed worker stays dead."""
+    preload = tmp_path / "preload.py"
+    preload.write_text(PRELOAD)
     with distributed.LocalCluster(n_workers=0, processes=True, dashboard_address=":0") as scheduler:
         command = [
             sys.executable, "-m", "distributed.cli.dask_worker", scheduler.scheduler_address, "--no-nanny",
             "--nthreads", "1", "--no-dashboard", "--local-directory", str(tmp_path),
         ]  # fmt: skip
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        workers = [subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, **quiet) for _ in range(2)]
+        env = os.environ | {"OMP_NUM_THREADS": "1"}
+        workers = [subprocess.Popen([*command, *more], env=env, **quiet) for more in (("--preload", str(preload)), ())]
         try:
             with distributed.Client(scheduler) as client:
-                client.wait_for_workers(2, timeout=60)
+                client.wait_for_workers(2, timeout=300)
             yield scheduler.scheduler_address, workers
         finally:
             for worker in workers:
@@ -44,25 +64,11 @@ def cluster(tmp_path):
                 worker.wait()
 
 
-def _kill_after(path, count: int, worker: subprocess.Popen, killed: list) -> None:
-    """Kill the worker as soon as `count` clips are finished."""
-    for _ in range(600):
-        if len(list(path.glob("*.json"))) >= count:
-            killed.append(len(list(path.glob("*.json"))))
-            worker.send_signal(signal.SIGKILL)
-            return
-        time.sleep(0.1)
-
-
 def test_a_killed_worker_loses_and_doubles_nothing(cluster, tmp_path):
     address, workers = cluster
     out, plain = tmp_path / "dask", tmp_path / "plain"
-    killed: list[int] = []
-    killer = threading.Thread(target=_kill_after, args=(out / "rows", 2, workers[0], killed))
-    killer.start()
     table = simulate.generate(FEW, out, seed=5, backend="dask", scheduler=address, progress=False)
-    killer.join()
-    assert killed and killed[0] < len(table) and workers[0].wait(10) == -signal.SIGKILL
+    assert workers[0].wait(300) == -signal.SIGKILL and len(table) > 2
     specs = simulate.plan(FEW, 5)
     assert table.clip_id.tolist() == [s.clip_id for s in specs] and table.clip_id.is_unique
     assert sorted(p.name for p in (out / "clips").iterdir() if not p.name.startswith(".")) == sorted(table.clip_id)

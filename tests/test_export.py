@@ -17,6 +17,8 @@ from liveness_utils import dataset as ds
 from liveness_utils.errors import BundleError, ModelError
 from liveness_utils.model import ModelConfig, build, load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def made():
@@ -272,7 +274,7 @@ def test_only_the_encoders_learn_with_rounding(made, taught):
     assert behind and all(torch.equal(v, net.state_dict()[k]) for k, v in behind.items())
     fresh = export.lean(net)
     for name in qat.encoders(net):
-        folded, learned = qat.fold_norms(getattr(fresh, name)), dict(getattr(rounded, name).named_parameters())
+        folded, learned = export.fold_norms(getattr(fresh, name)), dict(getattr(rounded, name).named_parameters())
         assert max((w - learned[k]).abs().max() for k, w in folded.named_parameters()) > 0
     assert len(course) == 2 * -(-len(ds.open_prepared(made[0]).rows("train")) // 8)
     gap = np.abs(_logits(rounded, samples) - _logits(net, samples))
@@ -282,7 +284,7 @@ def test_only_the_encoders_learn_with_rounding(made, taught):
 def test_folded_norms_change_no_output(made):
     net, _ = load_checkpoint(made[2])
     pictures = torch.rand(2, 112, 112, 3)
-    folded = qat.fold_norms(export.lean(net).frame)
+    folded = export.fold_norms(export.lean(net).frame)
     assert not [m for m in folded.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     with torch.inference_mode():
         for ours, theirs in zip(folded(pictures), net.frame(pictures), strict=True):

@@ -40,6 +40,7 @@ def test_shards_hold_the_same_bytes(prepared, files):
     assert sorted(shards.manifest_of(files)["clip_id"]) == sorted(order)
 
 
+@pytest.mark.slow
 def test_several_workers_read_every_clip_once_and_mix_every_epoch(prepared, files):
     scaling = shards.scaling_of_shards(files)
     data = shards.ShardedClips(files, scaling, split=None, frames=2)
@@ -76,6 +77,7 @@ def test_a_damaged_shard_is_told(tmp_path):
         shards.shard_files(tmp_path / "empty")
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_every_set_of_parameters_on_two_processes(tmp_path):
     import nbformat
 

@@ -18,6 +18,8 @@ from liveness_utils import dataset as ds
 from liveness_utils.errors import ConfigError, DatasetError, FaceError
 from liveness_utils.instruments import INSTRUMENTS_PER_SPECIES, SPECIES
 
+pytestmark = pytest.mark.slow
+
 COUNT = 70  # a whole group and a part of another
 
 

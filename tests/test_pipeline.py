@@ -40,6 +40,7 @@ def lessons(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_parameters_arrive_and_results_are_collected(lessons, tmp_path):
     lines = []
     out = tmp_path / "run"
@@ -68,6 +69,7 @@ def test_an_unknown_profile_or_number_is_refused(lessons, tmp_path):
         pipeline.select(pipeline.course_notebooks(lessons), "01", "00")
 
 
+@pytest.mark.slow
 def test_a_failure_names_notebook_cell_and_error_and_from_picks_up(lessons, tmp_path):
     out = tmp_path / "run"
     with pytest.raises(PipelineError, match=r"01_second.ipynb.*cell 4.*assert epochs.*--from 01"):
@@ -82,6 +84,7 @@ def test_a_failure_names_notebook_cell_and_error_and_from_picks_up(lessons, tmp_
     assert "00_first" in json.loads((out / "metrics.json").read_text())["notebooks"]
 
 
+@pytest.mark.slow
 def test_a_dying_kernel_is_a_sentence_too(tmp_path):
     write_notebook(tmp_path, "00_dies", "import os; os._exit(139)")
     with pytest.raises(PipelineError, match="00_dies.ipynb stopped"):
@@ -107,6 +110,7 @@ def test_the_headline_is_found_wherever_notebook_06_put_it():
     assert report.headline({"notebooks": {}}) == []
 
 
+@pytest.mark.slow
 def test_the_command_says_one_sentence_and_no_traceback(tmp_path):
     command = [sys.executable, "-m", "liveness_utils.cli", "run", "-p", "sed", "1"]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)

@@ -6,17 +6,18 @@ import json
 
 import numpy as np
 import pytest
-from small_bundle import small_bundle
 
 from liveness_utils import cli, clips
-from liveness_utils.config import real_dir
+from liveness_utils.config import real_dir, released_bundle
+
+pytestmark = pytest.mark.slow
 
 KEYS = {"decision", "score", "threshold", "reasons", "quality", "cues", "timings_ms"}
 VIDEOS = sorted((real_dir() / "videos").glob("*.mp4")) if real_dir() else []
 
 
 def predict(capsys, *arguments: str) -> dict:
-    assert cli.main(["predict", *arguments, "--bundle", str(small_bundle()[1]), "--json"]) == 0
+    assert cli.main(["predict", *arguments, "--bundle", str(released_bundle()), "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
@@ -48,7 +49,7 @@ def test_a_video_without_a_face_is_no_decision_and_exits_with_0(dark_video, caps
 def test_what_cannot_be_read_exits_with_2_and_one_sentence(content, dark_video, tmp_path, capsys):
     path = tmp_path / "broken.mp4"
     path.write_bytes(dark_video.read_bytes()[:300] if content is None else content)
-    assert cli.main(["predict", str(path), "--bundle", str(small_bundle()[1])]) == 2
+    assert cli.main(["predict", str(path), "--bundle", str(released_bundle())]) == 2
     said = capsys.readouterr()
     assert not said.out and "broken.mp4" in said.err and len(said.err.strip().splitlines()) == 1
 
@@ -56,5 +57,5 @@ def test_what_cannot_be_read_exits_with_2_and_one_sentence(content, dark_video, 
 def test_an_imu_file_with_wrong_columns_exits_with_2(dark_video, tmp_path, capsys):
     imu = tmp_path / "imu.csv"
     imu.write_text("time,x,y\n0,1,2\n")
-    assert cli.main(["predict", str(dark_video), "--imu", str(imu), "--bundle", str(small_bundle()[1])]) == 2
+    assert cli.main(["predict", str(dark_video), "--imu", str(imu), "--bundle", str(released_bundle())]) == 2
     assert "imu.csv" in capsys.readouterr().err

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from small_bundle import small_bundle
 from test_model import make_prepared
 
 from liveness_utils import (
@@ -82,6 +81,7 @@ def test_margins_make_thresholds_comparable():
     assert real.short(metrics.Rate(0, 20)) == "0 % (0/20) [0, 17]"
 
 
+@pytest.mark.slow
 def test_traps_find_what_colour_gives_away_and_nothing_in_noise():
     rng = np.random.default_rng(0)
     table = scored(people=20, per=4)
@@ -127,12 +127,15 @@ def features(tree, tmp_path_factory):
     return dataset.prepare(root / "clips", root / "arrays", workers=1, progress=False)
 
 
+@pytest.mark.slow
 def test_faces_of_stills_are_found_and_scored(features):
     held = dataset.open_prepared(features)
     assert held.stills and (held.quality["reasons"] == "").mean() > 0.8
-    table = training.score(small_bundle()[2], held, rows=np.arange(len(held)))
+    table = training.score(config.released_bundle() / "checkpoint.pt", held, rows=np.arange(len(held)))
     shown = training.predict_rows(
-        training.load_checkpoint(small_bundle()[2])[0], dataset.open_prepared(features), np.arange(2)
+        training.load_checkpoint(config.released_bundle() / "checkpoint.pt")[0],
+        dataset.open_prepared(features),
+        np.arange(2),
     )
     assert shown["depth"].shape == (2, 25, 14, 14) and np.allclose(shown["logit"], table["logit"][:2], atol=1e-5)
 
@@ -147,7 +150,7 @@ def test_a_still_is_looked_at_in_25_ways_and_judged_by_their_mean(features):
     dot[10, 10] = 1.0
     assert np.array_equal(inputs.moved(dot, 1.0, np.zeros(2)), dot)
     assert inputs.moved(dot, 1.0, np.array([3, 0]) / 21).argmax() == dot.argmax() + 3  # to the right
-    net = training.load_checkpoint(small_bundle()[2])[0]
+    net = training.load_checkpoint(config.released_bundle() / "checkpoint.pt")[0]
     whole = training.predict_rows(net, held, np.array([0]))
     with torch.inference_mode():
         embedding, depth, _ = net.frame(torch.from_numpy(views).float() / 255.0)
@@ -160,19 +163,19 @@ def test_a_still_is_looked_at_in_25_ways_and_judged_by_their_mean(features):
 
 def test_a_picture_is_refused_by_a_bundle_of_video_and_judged_by_one_of_stills(tree, features, tmp_path, monkeypatch):
     folder = tmp_path / "stills"
-    shutil.copytree(small_bundle()[1], folder, ignore=shutil.ignore_patterns("variants"))
+    shutil.copytree(config.released_bundle(), folder, ignore=shutil.ignore_patterns("variants"))
     made = export.rewrite(bundle.load(folder), quality=vars(inputs.STILL_LIMITS))
     held = dataset.open_prepared(features)
     row = int(np.flatnonzero(held.quality["reasons"] == "")[0])
     path = tree / held.manifest["source_file"][row]
     picture = clips.load_recording(path)
-    refused = runtime.predict_clip(picture, small_bundle()[1])
+    refused = runtime.predict_clip(picture, config.released_bundle())
     assert refused.decision == "no_decision" and "single picture" in refused.reasons[0]
     looks, views = [], inputs.still_views
     monkeypatch.setattr(inputs, "still_views", lambda crop: looks.append(views(crop)) or looks[-1])
     verdict = runtime.predict_clip(picture, made)
     assert len(looks) == 1 and np.array_equal(looks[0][0], held.crops[row, 0])
-    told = training.score(small_bundle()[2], held, rows=np.array([row]))["score"][0]
+    told = training.score(config.released_bundle() / "checkpoint.pt", held, rows=np.array([row]))["score"][0]
     assert verdict.decision in ("bona_fide", "attack") and verdict.score == pytest.approx(told, abs=0.02)
     blank = clips.Clip("x", np.zeros((1, 64, 64, 3), np.uint8), np.zeros(1))
     assert runtime.predict_clip(blank, made).decision == "no_decision"
@@ -220,6 +223,7 @@ def study(tmp_path):
     return real.GapStudy(folder, steps=2, count=pictures.GROUP, ready=(ready,), progress=False)
 
 
+@pytest.mark.slow
 def test_every_row_of_the_ablation_is_made_once(study, features, tmp_path, monkeypatch):
     prepared, held = dataset.open_prepared(make_prepared(tmp_path / "arrays", n=24)), dataset.open_prepared(features)
     first = study.rows(prepared, held)
@@ -255,11 +259,12 @@ def test_batch_statistics_become_those_of_the_target(study, features, tmp_path):
 def test_scores_of_a_run_are_what_evaluate_reads(features, tmp_path):
     cut = {c: ("dev", "test")[k % 2] for k, c in enumerate(dataset.open_prepared(features).manifest["clip_id"])}
     fold = dataset.resplit(features, tmp_path / "fold", cut)
-    written = training.write_scores(small_bundle()[2], fold, tmp_path)
+    written = training.write_scores(config.released_bundle() / "checkpoint.pt", fold, tmp_path)
     assert [p.name for p in written] == ["scores_dev.csv", "scores_test.csv"]
     assert set(metrics.load_scores(written[1])["is_bonafide"]) <= {0, 1}
 
 
+@pytest.mark.slow
 def test_folds_of_stills_train_and_judge_everybody_once(features, tmp_path):
     def settings(fold, out):
         return training.TrainConfig(fold, out, epochs=1, batch_size=4, modalities=("video",), progress=False)
@@ -276,7 +281,7 @@ def test_folds_of_stills_train_and_judge_everybody_once(features, tmp_path):
 def test_stills_teach_the_encoder_of_plain_crops_alone(features, tmp_path, monkeypatch):
     taught, held = [], dataset.open_prepared(features)
     monkeypatch.setattr(training, "learn_pictures", lambda *a, kind, **k: taught.append(kind))
-    net = training.load_checkpoint(small_bundle()[2])[0]
+    net = training.load_checkpoint(config.released_bundle() / "checkpoint.pt")[0]
     training.teach_encoder(net, held, training.TrainConfig(str(features), str(tmp_path), encoder_epochs=1))
     assert taught == [training.PLAIN] and net.config.fovea
 

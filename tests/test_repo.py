@@ -1,6 +1,7 @@
 """What holds for the repository as a whole: versions agree, imports live, notebooks keep house style."""
 
 import ast
+import importlib
 import importlib.metadata
 import json
 import re
@@ -23,6 +24,45 @@ def pins():
     """All pins of requirements.txt, whatever the platform."""
     text = (ROOT / "requirements.txt").read_text()
     return dict(re.findall(r"^([a-z0-9.-]+)==([^\s;#]+)", text, re.M))
+
+
+# --- names -------------------------------------------------------------------------------
+
+
+def sources() -> dict[str, str]:
+    """Python that uses the package from outside, by file: notebooks cell by cell, scripts and benchmarks."""
+    found = {str(p.relative_to(ROOT)): p.read_text(encoding="utf-8") for d in ("scripts", "benchmarks", "tests") for p in (ROOT / d).rglob("*.py")}  # fmt: skip
+    for path in NOTEBOOKS:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        found[path.name] = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(sources()))
+def test_every_name_that_is_used_of_the_package_exists(name):
+    """What is renamed in the package is noticed here, not by a notebook some minutes later."""
+    tree, modules, missing = ast.parse(sources()[name]), {}, []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "liveness_utils":
+            source = importlib.import_module(node.module)
+            for alias in node.names:
+                if find_spec(f"{node.module}.{alias.name}") if hasattr(source, "__path__") else None:
+                    modules[alias.asname or alias.name] = importlib.import_module(f"{node.module}.{alias.name}")
+                elif not hasattr(source, alias.name):
+                    missing.append(f"{node.module}.{alias.name}")
+    stored = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    stored |= {a.arg for n in ast.walk(tree) if isinstance(n, ast.arguments) for a in (*n.args, *n.kwonlyargs)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id not in stored:
+            owner = modules.get(node.value.id)
+            if owner is not None and not hasattr(owner, node.attr) and not find_spec_of(owner, node.attr):
+                missing.append(f"{owner.__name__}.{node.attr}")
+    assert not missing
+
+
+def find_spec_of(owner, name: str) -> bool:
+    """Whether a package has a module of that name that nothing has imported yet."""
+    return hasattr(owner, "__path__") and find_spec(f"{owner.__name__}.{name}") is not None
 
 
 # --- versions -----------------------------------------------------------------------------
@@ -111,6 +151,7 @@ ORDERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", ORDERS.values(), ids=ORDERS)
 def test_no_import_order_kills_the_process(code):
     if not all(find_spec(name) for name in ("torch", "tensorflow", "mediapipe")):

@@ -64,6 +64,7 @@ def test_frames_are_dated_wrongly_but_in_order():
     assert 0.004 < np.std(t - clip.t) < 0.006
 
 
+@pytest.mark.slow
 def test_conditions_are_added_to_those_that_are_there(tmp_path, monkeypatch):
     from liveness_utils import clips, config
 

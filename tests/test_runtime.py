@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fake_face import FakeLandmarker, make_clip
+from small_bundle import small_bundle
 
 from liveness_utils import bundle as bundles
 from liveness_utils import cues, inputs, landmarks, runtime
@@ -43,8 +44,11 @@ def test_session_sees_what_the_prepared_clip_holds(session, imu, foveated, monke
     np.testing.assert_allclose(np.array([c.quality for c in session._chosen]), held.quality_rows)
 
 
-def test_streaming_score_ends_where_the_clip_model_does(session, bundle_folder):
-    float32 = bundles.open_model(bundle_folder / "variants" / "clip_float32.tflite")
+@pytest.mark.slow
+def test_streaming_score_ends_where_the_clip_model_does(session):
+    folder = small_bundle()[1]
+    float32 = bundles.open_model(folder / "variants" / "clip_float32.tflite")
+    session = runtime.LivenessSession(folder)
     runtime.predict_clip(make_clip(), session.bundle, session=session)
     logit = float(float32(**session._model_input()[0])["logit"][0])
     assert session.score == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-4)

@@ -14,6 +14,8 @@ from liveness_utils import bundle as bundles
 from liveness_utils import config, dataset, export
 from liveness_utils.errors import BundleError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def solutions():

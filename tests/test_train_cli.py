@@ -77,6 +77,7 @@ def test_two_processes_by_the_command_line_train_like_one(data, tmp_path):
     assert held["one"] == pytest.approx(held["two"], rel=0.5)
 
 
+@pytest.mark.slow
 def test_pictures_join_the_first_lesson_and_training_can_start_from_a_checkpoint(data, singles, tmp_path):
     out = run_of(data, tmp_path / "mixed")
     assert cli.main(arguments(data, out, "--pictures", str(singles), "--modalities", "video")) == 0

@@ -22,7 +22,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_bundle import small_bundle
 
 from liveness_utils import cli, clips, config, runtime
 from liveness_utils.challenge import ChallengeBook
@@ -47,8 +46,8 @@ BONA_FIDE = runtime.Verdict("bona_fide", 0.99, 0.5)
 
 # ------------------------------------------------------------------------------------------ helpers
 @pytest.fixture(scope="module")
-def bundle():
-    return small_bundle()[1]
+def bundle(bundle_folder):
+    return bundle_folder
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +169,7 @@ def test_an_answer_says_where_its_time_went(client):
     asked = {"keep", "challenge"}
     assert list(spent) == [name for name in timing.STAGES if name not in asked]
     assert 0 < spent["total"] <= whole and min(spent.values()) >= 0
-    assert spent["total"] == pytest.approx(sum(v for k, v in spent.items() if k != "total"), rel=0.2, abs=30)
+    assert spent["total"] == pytest.approx(sum(v for k, v in spent.items() if k != "total"), abs=0.1 * len(spent))
     told = answer.json["timings_ms"]
     assert spent["landmarks"] == pytest.approx(told["landmarks"], abs=0.1)
     assert spent["model"] == pytest.approx(told["clip"], abs=0.1) and spent["decode"] > 0
@@ -189,7 +188,7 @@ def test_only_what_was_judged_tells_its_time(client, app, accepting, monkeypatch
 
 
 def test_a_stopwatch_adds_up_and_keeps_its_order(monkeypatch):
-    now = iter([0.0, 0.5, 0.75, 2.0, 3.0, 3.0])
+    now = iter([0.0, 0.5, 0.75, 2.0, 3.0])
     monkeypatch.setattr(timing, "perf_counter", lambda: next(now))
     watch = timing.Stopwatch()
     watch.lap("wait"), watch.lap("read")
@@ -197,7 +196,7 @@ def test_a_stopwatch_adds_up_and_keeps_its_order(monkeypatch):
     watch.judged(runtime.Verdict("attack", 0.1, 0.5, timings_ms=told))
     watch.lap("challenge")
     assert watch.milliseconds() == pytest.approx({
-        "read": 250, "wait": 500, "landmarks": 1000, "features": 100, "crops": 50, "model": 50, "challenge": 1000,
+        "read": 250, "wait": 500, "landmarks": 1000, "features": 100, "crops": 100, "model": 50, "challenge": 1000,
         "total": 3000,
     })  # fmt: skip
 
@@ -408,16 +407,17 @@ def test_limits_of_size_and_length():
     assert web_upload.decode(film, replace(Limits(), side=32 * 2))[0].shape == frames.shape
 
 
-def test_an_index_of_billions_is_not_built():
+def test_an_index_of_billions_is_not_built(monkeypatch):
     """A video of some kilobytes that claims 300 million samples would take 17 GB and 12 s to open."""
     film = bytearray(video_bytes(sample()))
     sizes, chunks = film.find(b"stsz"), film.find(b"stsc")
     film[sizes + 8 : sizes + 16] = (1).to_bytes(4, "big") + (300_000_000).to_bytes(4, "big")
     film[chunks + 16 : chunks + 20] = (300_000_000).to_bytes(4, "big")
-    begin = time.monotonic()
+    opened = []
+    monkeypatch.setattr(web_upload.av, "open", lambda *a, **k: opened.append(a))
     with pytest.raises(UploadError, match="index"):
         web_upload.decode(bytes(film))
-    assert time.monotonic() - begin < 1.0
+    assert not opened, "refused before a demuxer builds its table"
 
 
 def test_a_large_body_is_refused_unread(bundle):
@@ -522,7 +522,7 @@ def test_platforms_agree_after_reading(platform, angle):
 # --------------------------------------------------------------------------------------------- line
 def test_a_full_line_says_when_to_come_back(bundle, monkeypatch):
     go = threading.Event()
-    monkeypatch.setattr(web_app, "predict_clip", lambda *_, **__: go.wait(20) and BONA_FIDE)
+    monkeypatch.setattr(web_app, "predict_clip", lambda *_, **__: go.wait(600) and BONA_FIDE)
     app = create_app(bundle, limits=replace(OPEN, queue=2))
     clip = sample()
     names = [nonce(app.test_client()) for _ in range(3)]
@@ -541,7 +541,7 @@ def test_a_full_line_says_when_to_come_back(bundle, monkeypatch):
 
 def test_a_verdict_that_takes_too_long_is_503(bundle, monkeypatch):
     go = threading.Event()
-    monkeypatch.setattr(web_app, "predict_clip", lambda *_, **__: go.wait(20) and BONA_FIDE)
+    monkeypatch.setattr(web_app, "predict_clip", lambda *_, **__: go.wait(600) and BONA_FIDE)
     app = create_app(bundle, limits=replace(OPEN, wait_seconds=2.0))
     clip, client = sample(), app.test_client()
     refused(post(client, video_bytes(clip), meta_of(clip, nonce(client))), 503)
@@ -645,11 +645,10 @@ def test_damaged_videos_end_in_a_refusal(app, data):
     start = data.draw(st.integers(0, len(film) - 1))
     for k in range(start, min(len(film), start + data.draw(st.integers(1, 400)))):
         film[k] ^= data.draw(st.integers(1, 255)) if k == start else 0xA5
-    begin = time.monotonic()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(web_app, "predict_clip", lambda *_, **__: BONA_FIDE)
         found = post(client, bytes(film), meta_of(clip, nonce(client)))
-    assert found.status_code < 500 and time.monotonic() - begin < 15
+    assert found.status_code < 500
     if found.status_code != 200:
         assert found.json["decision"] == "no_decision"
     else:  # a byte that no picture and no time depends on, or the tail of an entropy-coded slice
@@ -708,6 +707,7 @@ def test_the_description_is_sound(client, app):
     jsonschema.validate(answer, {"$ref": "#/components/schemas/Verdict", **parts})
 
 
+@pytest.mark.slow
 def test_the_api_holds_what_its_description_says(app):
     schemathesis = pytest.importorskip("schemathesis")
     from schemathesis.generation import GenerationMode
@@ -747,6 +747,18 @@ def running(app):
     server.close()
 
 
+@pytest.fixture
+def crowded(bundle):
+    """A server whose line holds three."""
+    limits = replace(OPEN, queue=3, retry_seconds=1)
+    app = create_app(bundle, limits=limits)
+    server = web_serve.make_server(app, "127.0.0.1", 0, limits=limits)
+    threading.Thread(target=server.run, daemon=True).start()
+    yield f"http://127.0.0.1:{server.port}"
+    server.close()
+    app.extensions["liveness"].close()
+
+
 def body_of(video: bytes, meta: dict) -> tuple[bytes, str]:
     edge = "edge-of-a-part"
     parts = (("video", '; filename="clip"', video), ("meta", "", json.dumps(meta).encode()))
@@ -777,17 +789,16 @@ def patient(base: str, video: bytes, meta: dict, refusals: list) -> dict:
 
 
 @pytest.mark.slow
-def test_fifty_at_once_and_none_is_lost(running, bundle):
+def test_more_at_once_than_the_line_holds_and_none_is_lost(crowded, bundle):
+    running, clients = crowded, 16
     clip, refusals = sample(), []
-    names = [send(running, "/api/v1/sessions", b"", "application/json")["nonce"] for _ in range(50)]
-    begin = time.monotonic()
-    with ThreadPoolExecutor(50) as pool:
+    names = [send(running, "/api/v1/sessions", b"", "application/json")["nonce"] for _ in range(clients)]
+    with ThreadPoolExecutor(clients) as pool:
         answers = list(pool.map(lambda n: patient(running, video_bytes(clip), meta_of(clip, n), refusals), names))
     offline = runtime.predict_clip(replace(clip, intrinsics=None), bundle)
-    assert len(answers) == 50 and {a["decision"] for a in answers} == {offline.decision}
+    assert len(answers) == clients and {a["decision"] for a in answers} == {offline.decision}
     assert {round(a["score"], 3) for a in answers} == {round(offline.score, 3)}
     assert refusals and all(code == 503 and int(wait) >= 1 for code, wait in refusals)
-    print(f"50 uploads in {time.monotonic() - begin:.0f} s, {len(refusals)} refusals")
 
 
 def test_https_with_a_certificate_of_ones_own(app, tmp_path):

@@ -4,37 +4,31 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import statistics
 import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import av
+import browser_lab as bl
 import cv2
 import numpy as np
 import pytest
-from small_bundle import small_bundle
 
 from liveness_utils import clips, config, runtime
 from liveness_utils.web import Limits, create_app
 from liveness_utils.web import app as web_app
 from liveness_utils.web.serve import make_server
 
-CHROMIUM = next((p for n in ("chromium", "chromium-browser") if (p := shutil.which(n))), None)
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: scripts/install-browser.sh installs it"),
+    pytest.mark.skipif(bl.CHROMIUM is None, reason="no Chromium: scripts/install-browser.sh installs it"),
 ]
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--use-fake-device-for-media-stream",
-)  # fmt: skip
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1280, "height": 900}
 SENSORS = ("accelerometer", "linear-acceleration", "gyroscope")
@@ -154,27 +148,19 @@ class Phone:
         return self.page.evaluate("document.body.dataset.state")
 
 
-@contextmanager
-def browser(tmp_path: Path, *, y4m: Path | None = None, permit: bool = True, viewport=PHONE, extra=(), **more):
-    flags = [*FLAGS, *extra]
-    flags += ["--use-fake-ui-for-media-stream"] if permit else []
-    flags += [f"--use-file-for-fake-video-capture={y4m}"] if y4m else []
-    profile = tmp_path / f"profile-{time.monotonic_ns()}"
-    with playwright.sync_playwright() as p:
-        context = p.chromium.launch_persistent_context(
-            str(profile), executable_path=CHROMIUM, headless=True, viewport=viewport, args=flags, **more
-        )
-        try:
-            yield context.pages[0]
-        finally:
-            context.close()
-            shutil.rmtree(profile, ignore_errors=True)
+@pytest.fixture(scope="module")
+def browser():
+    """Pages in fresh contexts of a Chromium that is started once for each set of flags."""
+    with bl.Chromium() as chromium:
+        yield partial(chromium.page, viewport=PHONE)
 
 
 # ------------------------------------------------------------------------------------------ serving
 SAMPLES = config.samples_dir()
 FREE = Limits(clips_per_minute=1e6, sessions_per_minute=1e6, burst=100_000)
 DONE = "['verdict','gone','busy','no-frames','denied','no-camera'].includes(document.body.dataset.state)"
+UNDER_WAY = """() => { const left = Number(document.getElementById('ring').style.strokeDashoffset);
+  return document.body.dataset.state === 'capturing' && left > 5 && left < 95; }"""
 ASKED = """document.body.dataset.state === 'capturing'
   && !document.getElementById('prompt').textContent.startsWith('Recording')"""
 # Screenshots for README and notebook 08: PAGE_FIGURES=figures pytest tests/test_web_browser.py
@@ -183,9 +169,8 @@ FIGURES = os.environ.get("PAGE_FIGURES", "")
 
 @pytest.fixture(scope="module")
 def bundle():
-    """The released bundle where there is one, so that the pictures show its verdicts."""
-    released = config.released_bundle()
-    return released if (released / "bundle.json").exists() else small_bundle()[1]
+    """The released bundle: the pictures show its verdicts."""
+    return config.released_bundle()
 
 
 @contextmanager
@@ -220,23 +205,9 @@ def sample(species: str) -> clips.Clip:
     return clips.load_clip(SAMPLES, row["clip_id"], row=row)
 
 
-def drawn(seed: int = 7) -> list[tuple[Path, str]]:
-    """Four bona fide clips and eight attacks, one a species, of the test split, drawn before any is scored.
-
-    Without the full profile's data there are the nine samples, chosen by motion and light alone.
-    """
-    root, rng = config.data_dir("full"), np.random.default_rng(seed)
-    if not (root / "manifest.parquet").exists():
-        return [(SAMPLES, str(name)) for name in clips.read_manifest(SAMPLES)["clip_id"]]
-    table = clips.read_manifest(root)
-    table = table[(table["split"] == "test") & table["camera_facing"].eq("front")]
-    found = []
-    for species, rows in table.groupby(table["pai_species"].fillna("bona_fide")):
-        found += list(rng.choice(sorted(rows["clip_id"]), 4 if species == "bona_fide" else 1, replace=False))
-    return [(root, str(name)) for name in found]
-
-
 BONA_FIDE, PRINT = "bona_fide", "flat_print"
+# One of each way that a clip takes: accepted, refused for its pixels, a face that moves by itself, a forged IMU.
+WAYS = (BONA_FIDE, PRINT, "video_replay", "injection")
 
 
 @pytest.fixture(scope="module")
@@ -311,8 +282,8 @@ def film_nothing(page) -> None:
 
 
 # ------------------------------------------------------------------------------------------ verdicts
-@pytest.mark.parametrize(("source", "name"), drawn(), ids=[name[:6] for _, name in drawn()])
-def test_what_is_shown_is_what_the_server_and_the_kept_clip_say(bundle, shots, tmp_path, source, name, monkeypatch):
+@pytest.mark.parametrize("label", WAYS)
+def test_what_is_shown_is_what_the_server_and_the_kept_clip_say(browser, bundle, shots, tmp_path, label, monkeypatch):
     """Shown verdict = the server's on the same upload = the offline one on the clip that was kept.
 
     The camera plays the clip at its own rate, a codec stands between, and the browser rounds the
@@ -321,15 +292,15 @@ def test_what_is_shown_is_what_the_server_and_the_kept_clip_say(bundle, shots, t
     """
     sent, root = [], tmp_path / "kept"
     monkeypatch.setattr(web_app, "parse", lambda *a, real=web_app.parse: sent.append(a) or real(*a))
-    clip = clips.load_clip(source, name)
-    label, show = clip.meta.get("pai_species") or "bona_fide", Presentation(clip, tmp_path)
+    clip = sample(label)
+    show = Presentation(clip, tmp_path)
 
     def fill(page) -> None:
         page.select_option("#label", label)
         page.fill("#subject", "s-01")
         page.check("#consent")
 
-    with serving(bundle, record=root) as (base, app), browser(tmp_path, y4m=show.path) as page:
+    with serving(bundle, record=root) as (base, app), browser(show.path) as page:
         run(page, show, base, before=fill)
         shot(page, shots, f"recorder_{label}")
         shown = page.inner_text("#decision")
@@ -357,27 +328,28 @@ def test_what_is_shown_is_what_the_server_and_the_kept_clip_say(bundle, shots, t
         assert own.decision == offline.decision
 
 
-def test_the_emulated_phone_moves_with_its_picture(plain, shows, tmp_path):
+def test_the_emulated_phone_moves_with_its_picture(browser, plain, shows):
     """The clock of sensors and camera is one: gyroscope and video agree on the page as they do offline."""
     show = shows[BONA_FIDE]
-    with browser(tmp_path, y4m=show.path) as page:
+    with browser(show.path) as page:
         run(page, show, plain[0])
         found = {b["name"]: float(b["text"].rstrip("%")) for b in answer(page)["bars"]}
     assert found["consistency_correlation"] > 0.2
 
 
-def test_the_verdict_comes_in_time(plain, shows, shots, tmp_path, capsys):
+def test_the_verdict_says_where_its_time_went(browser, plain, shows, shots, capsys):
+    """Every millisecond from the end of the capture to the verdict has a stage (the times: benchmarks/page.py)."""
     delays, stages, show = [], [], shows[BONA_FIDE]
-    with browser(tmp_path, y4m=show.path) as page:
+    with browser(show.path) as page:
         phone = run(page, show, plain[0])
         shot(page, shots, "verdict")
-        for _ in range(3):
+        for again in (True, False):
             delays.append(float(page.get_attribute("#verdict", "data-delay-ms")))
             stages.append(json.loads(page.get_attribute("#verdict", "data-spent")))
-            own = answer(page)["timings_ms"]["total"]
-            assert delays[-1] < 2 * own, "upload, decoding and display take less than judging"
-            filmed(page, lambda: film(page, phone))
-        assert page.locator("#list li").count() >= 4
+            assert delays[-1] > answer(page)["timings_ms"]["total"]
+            if again:
+                filmed(page, lambda: film(page, phone))
+        assert page.locator("#list li").count() >= 2
         shot(page, shots, "history")
         page.set_viewport_size(DESK)
         shot(page, shots, "verdict_desktop")
@@ -386,13 +358,11 @@ def test_the_verdict_comes_in_time(plain, shows, shots, tmp_path, capsys):
     with capsys.disabled():
         print(f"\nverdict {statistics.median(delays):.0f} ms after the capture (median of {len(delays)}: {delays})")
         print(", ".join(f"{k} {statistics.median(s[k] for s in stages):.0f}" for k in stages[0]))
-    if os.getloadavg()[0] < (os.cpu_count() or 1):  # 2 s where the landmarker, most of it on any machine, takes 0.8 s
-        assert statistics.median(delays) <= 2.5 * statistics.median(s["landmarks"] for s in stages)
 
 
-def test_a_challenge_is_asked_for_and_its_failure_shown(plain, shows, shots, tmp_path):
+def test_a_challenge_is_asked_for_and_its_failure_shown(browser, plain, shows, shots):
     show = shows[PRINT]
-    with browser(tmp_path, y4m=show.path) as page:
+    with browser(show.path) as page:
         page.add_init_script(show.script())
         phone = Phone(page, show)
         phone.enable()
@@ -414,8 +384,8 @@ def wait_for(page, state: str, seconds: float = 60.0) -> None:
     page.wait_for_selector(f"body[data-state={state}]", timeout=1000 * seconds)
 
 
-def test_first_sight_keyboard_and_names(plain, bundle, shots, tmp_path):
-    with browser(tmp_path) as page:
+def test_first_sight_keyboard_and_names(browser, plain, bundle, shots):
+    with browser() as page:
         page.goto(plain[0])
         shot(page, shots, "start")
         assert page.get_by_role("button", name="Start").is_visible()
@@ -426,7 +396,7 @@ def test_first_sight_keyboard_and_names(plain, bundle, shots, tmp_path):
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
         page.keyboard.press("Enter")
         wait_for(page, "capturing")
-        page.wait_for_timeout(1200)
+        page.wait_for_function(UNDER_WAY)
         shot(page, shots, "capturing_no_face")
         wait_for(page, "verdict")
         if "capture" not in answer(page):
@@ -444,8 +414,8 @@ def test_first_sight_keyboard_and_names(plain, bundle, shots, tmp_path):
         shot(page, shots, "start_desktop")
 
 
-def test_the_recorder_asks_for_code_and_consent(bundle, shots, tmp_path):
-    with serving(bundle, record=tmp_path / "kept") as (base, _), browser(tmp_path) as page:
+def test_the_recorder_asks_for_code_and_consent(browser, bundle, shots, tmp_path):
+    with serving(bundle, record=tmp_path / "kept") as (base, _), browser() as page:
         page.goto(base)
         shot(page, shots, "recorder")
         assert page.get_by_label("What is in front of the camera").locator("option").count() == 9
@@ -461,19 +431,17 @@ def test_the_recorder_asks_for_code_and_consent(bundle, shots, tmp_path):
     assert len(clips.read_manifest(tmp_path / "kept")) == 1
 
 
-def test_capturing_with_a_face(plain, shows, shots, tmp_path):
+def test_capturing_with_a_face(browser, plain, shows, shots):
     show = shows[BONA_FIDE]
-    with browser(tmp_path, y4m=show.path) as page:
+    with browser(show.path) as page:
         page.goto(plain[0])
         page.click("#start")
-        wait_for(page, "capturing")
-        page.wait_for_timeout(1300)
+        page.wait_for_function(UNDER_WAY)  # the ring moves: it is neither empty nor full
         shot(page, shots, "capturing")
-        assert 5 < 100 - float(page.evaluate("document.getElementById('ring').style.strokeDashoffset")) < 95
 
 
-def test_no_camera(plain, shots, tmp_path):
-    with browser(tmp_path) as page:
+def test_no_camera(browser, plain, shots):
+    with browser() as page:
         page.add_init_script(
             "navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('none', 'NotFoundError'); }"
         )
@@ -483,8 +451,8 @@ def test_no_camera(plain, shots, tmp_path):
         shot(page, shots, "no_camera")
 
 
-def test_permission_denied(plain, shots, tmp_path):
-    with browser(tmp_path, permit=False) as page:
+def test_permission_denied(browser, plain, shots):
+    with browser(allowed=False) as page:
         page.goto(plain[0])
         page.click("#start")
         wait_for(page, "denied")
@@ -492,10 +460,10 @@ def test_permission_denied(plain, shots, tmp_path):
         shot(page, shots, "denied")
 
 
-def test_insecure_origin(plain, bundle, shots, tmp_path):
+def test_insecure_origin(browser, plain, bundle, shots):
     with serving(bundle, hosts=("page.test",)) as (base, _):
         rules = "--host-resolver-rules=MAP page.test 127.0.0.1"
-        with browser(tmp_path, extra=[rules]) as page:
+        with browser(extra=[rules]) as page:
             page.goto(base.replace("localhost", "page.test"))
             wait_for(page, "insecure")
             assert "https" in page.inner_text("#cover-text")
@@ -504,10 +472,10 @@ def test_insecure_origin(plain, bundle, shots, tmp_path):
             wait_for(page, "insecure")
 
 
-def test_server_busy_and_then_free(bundle, shots, tmp_path):
+def test_server_busy_and_then_free(browser, bundle, shots):
     with serving(bundle, limits=replace(FREE, queue=1, retry_seconds=3)) as (base, app):
         place = app.extensions["liveness"].judge.reserve()
-        with browser(tmp_path) as page:
+        with browser() as page:
             page.goto(base)
             page.click("#start")
             page.wait_for_selector("body[data-waiting]", timeout=60_000)
@@ -517,8 +485,8 @@ def test_server_busy_and_then_free(bundle, shots, tmp_path):
             wait_for(page, "verdict")
 
 
-def test_server_stays_busy(plain, shots, tmp_path):
-    with browser(tmp_path) as page:
+def test_server_stays_busy(browser, plain, shots):
+    with browser() as page:
         page.route("**/api/v1/clips", lambda r: r.fulfill(
             status=503, headers={"Retry-After": "0.1"}, content_type="application/problem+json", body='{"detail": "busy"}'))  # fmt: skip
         page.goto(plain[0])
@@ -531,8 +499,8 @@ def test_server_stays_busy(plain, shots, tmp_path):
         shot(page, shots, "busy")
 
 
-def test_server_gone(bundle, shots, tmp_path):
-    with serving(bundle) as (base, _), browser(tmp_path) as page:
+def test_server_gone(browser, bundle, shots):
+    with serving(bundle) as (base, _), browser() as page:
         page.goto(base)
         page.route("**/api/v1/**", lambda r: r.abort("connectionrefused"))
         page.click("#start")
@@ -543,8 +511,8 @@ def test_server_gone(bundle, shots, tmp_path):
         wait_for(page, "verdict")
 
 
-def test_a_refused_clip_is_no_decision(plain, shots, tmp_path):
-    with browser(tmp_path) as page:
+def test_a_refused_clip_is_no_decision(browser, plain, shots):
+    with browser() as page:
         page.add_init_script(
             "const f = window.fetch; window.fetch = (u, o) => { if (o.body instanceof FormData) { const m = JSON.parse(o.body.get('meta')); m.frames = m.frames.map((t) => 1.3 * t); o.body.set('meta', JSON.stringify(m)); } return f(u, o); };"
         )
@@ -563,10 +531,10 @@ IPHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605
 
 
 @pytest.mark.parametrize("given", ["granted", "denied"])
-def test_ios_is_asked_first_and_its_sign_is_told(plain, shows, shots, tmp_path, given, monkeypatch):
+def test_ios_is_asked_first_and_its_sign_is_told(browser, plain, shows, shots, given, monkeypatch):
     sent, show = [], shows[BONA_FIDE]
     monkeypatch.setattr(web_app, "parse", lambda *a, real=web_app.parse: sent.append(json.loads(a[1])) or real(*a))
-    with browser(tmp_path, y4m=show.path, user_agent=IPHONE) as page:
+    with browser(show.path, user_agent=IPHONE) as page:
         page.add_init_script(IOS % given)
         page.add_init_script(
             "const g = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices); navigator.mediaDevices.getUserMedia = (c) => { window.__order = window.__asked; return g(c); };"

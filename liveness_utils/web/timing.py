@@ -45,15 +45,16 @@ class Stopwatch:
         parts = {"landmarks": "landmarks", "features": "features", "model": "clip"}
         for stage, name in parts.items():
             self._add(stage, told.get(name, 0.0) / 1e3)
-        self._add("crops", max(0.0, told.get("total", 0.0) - sum(told.get(n, 0.0) for n in parts.values())) / 1e3)
-        self._lap = perf_counter()
+        now = perf_counter()
+        self._add("crops", now - self._lap - sum(told.get(n, 0.0) for n in parts.values()) / 1e3)
+        self._lap = now
 
     def _add(self, stage: str, seconds: float) -> None:
         self._spent[stage] = self._spent.get(stage, 0.0) + seconds
 
     def milliseconds(self) -> dict[str, float]:
-        """By stage, in the order of `STAGES`; stages that did not take place are left out."""
-        spent = self._spent | {"total": perf_counter() - self._begin}
+        """By stage, in the order of `STAGES`, up to the last lap; stages that did not take place are left out."""
+        spent = self._spent | {"total": self._lap - self._begin}
         return {name: 1e3 * spent[name] for name in STAGES if name in spent}
 
     def header(self) -> str:
