@@ -24,7 +24,7 @@ course: $(STAMP)
 
 # Files are dealt to JOBS processes (about 6 GB each), in the order of tests/conftest.py.
 test: $(STAMP)
-	-scripts/install-browser.sh
+	-scripts/install-system.sh
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-fast: $(STAMP)

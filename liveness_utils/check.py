@@ -116,7 +116,7 @@ def _tool_lines() -> list[str]:
     tools = {
         "chromium": (
             ("chromium", "chromium-browser", "google-chrome"),
-            "scripts/install-browser.sh",
+            "scripts/install-system.sh",
         ),
         "ffmpeg": (("ffmpeg",), "your package manager; PyAV carries its own libraries"),
     }

@@ -25,7 +25,7 @@ from liveness_utils.web.serve import make_server
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(bl.CHROMIUM is None, reason="no Chromium: scripts/install-browser.sh installs it"),
+    pytest.mark.skipif(bl.CHROMIUM is None, reason="no Chromium: scripts/install-system.sh installs it"),
 ]
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 

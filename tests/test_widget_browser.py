@@ -21,7 +21,7 @@ from liveness_utils import clips, config, runtime
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(bl.CHROMIUM is None, reason="no Chromium: scripts/install-browser.sh installs it"),
+    pytest.mark.skipif(bl.CHROMIUM is None, reason="no Chromium: scripts/install-system.sh installs it"),
 ]
 TimeoutError = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").TimeoutError
 

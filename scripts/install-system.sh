@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# What the tests need beside Python, from Debian or Ubuntu: Chromium with a font (without it the browser tests are
+# skipped), and the libraries that MediaPipe (EGL, GLES) and OpenCV (GL, glib) load.
+set -euo pipefail
+packages="chromium fonts-dejavu-core libegl1 libgles2 libgl1 libglib2.0-0"
+if ! command -v apt-get >/dev/null; then
+    echo "Install Chromium with your package manager to run the browser tests." >&2
+    exit 0
+fi
+missing=""
+for package in $packages; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q "ok installed" || missing="$missing $package"
+done
+[ -z "$missing" ] && exit 0
+sudo=""
+[ "$(id -u)" = 0 ] || sudo="sudo"
+export DEBIAN_FRONTEND=noninteractive
+$sudo apt-get update -qq
+# shellcheck disable=SC2086  # a list
+$sudo apt-get install -y -qq --no-install-recommends $missing
