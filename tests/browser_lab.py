@@ -166,7 +166,7 @@ def lab(root: Path) -> Iterator[str]:
             server.kill()
 
 
-def _until_up(address: str, server: subprocess.Popen, seconds: float = 240.0) -> None:
+def _until_up(address: str, server: subprocess.Popen, seconds: float = 300.0) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end and server.poll() is None:
         with contextlib.suppress(OSError):
@@ -216,6 +216,7 @@ class Chromium:
         flags += ["--use-fake-device-for-media-stream"] if there else []
         flags += [f"--use-file-for-fake-video-capture={camera}"] if camera else []
         made = self._browser(tuple(flags)).new_context(**{"viewport": {"width": 1180, "height": 900}} | context)
+        made.set_default_timeout(300_000)
         try:
             yield made.new_page()
         finally:
@@ -232,7 +233,7 @@ def write_notebook(path: Path, *cells: str) -> Path:
 _KERNEL = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel"
 
 
-def open_and_run(page, base: str, notebook: str, seconds: float = 240) -> None:
+def open_and_run(page, base: str, notebook: str, seconds: float = 300) -> None:
     """Open a notebook in Lab, wait until its kernel is idle, run all cells and wait for the widget."""
     page.goto(f"{base}/lab/tree/{notebook}?reset&token=t")
     page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=1e3 * seconds)

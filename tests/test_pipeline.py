@@ -119,7 +119,7 @@ def test_the_command_says_one_sentence_and_no_traceback(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3000)
 def test_the_quick_course_runs_from_end_to_end(tmp_path):
     """Every notebook on its predecessors' real output, in a folder of its own."""
     done = pipeline.run("quick", {"data_dir": str(tmp_path / "data")}, out=tmp_path / "run", say=print)

@@ -771,7 +771,7 @@ def body_of(video: bytes, meta: dict) -> tuple[bytes, str]:
 
 def send(base: str, path: str, body: bytes, kind: str, context=None):
     request = urllib.request.Request(base + path, body, {"Content-Type": kind})
-    with urllib.request.urlopen(request, timeout=90, context=context) as response:
+    with urllib.request.urlopen(request, timeout=300, context=context) as response:
         return json.load(response)
 
 
@@ -832,7 +832,7 @@ def test_https_adhoc_serves(app):
     server = web_serve.make_server(app, "127.0.0.1", 0, "adhoc", OPEN)
     threading.Thread(target=server.run, daemon=True).start()
     trusting = ssl._create_unverified_context()
-    with urllib.request.urlopen(f"https://127.0.0.1:{server.port}/healthz", context=trusting, timeout=20) as found:
+    with urllib.request.urlopen(f"https://127.0.0.1:{server.port}/healthz", context=trusting, timeout=300) as found:
         assert json.load(found)["status"] == "ok"
     server.close()
 

@@ -128,7 +128,7 @@ class Phone:
         turned = np.exp(2j * np.pi * np.array(found) / period)
         return float(np.angle(np.median(turned.real) + 1j * np.median(turned.imag)) * period / (2 * np.pi))
 
-    def play(self, until: str, seconds: float = 90.0) -> None:
+    def play(self, until: str, seconds: float = 300.0) -> None:
         end, start = time.monotonic() + seconds, None
         while time.monotonic() < end:
             for _ in range(12):
@@ -380,7 +380,7 @@ def test_a_challenge_is_asked_for_and_its_failure_shown(browser, plain, shows, s
 
 
 # -------------------------------------------------------------------------------------------- states
-def wait_for(page, state: str, seconds: float = 60.0) -> None:
+def wait_for(page, state: str, seconds: float = 300.0) -> None:
     page.wait_for_selector(f"body[data-state={state}]", timeout=1000 * seconds)
 
 
@@ -478,7 +478,7 @@ def test_server_busy_and_then_free(browser, bundle, shots):
         with browser() as page:
             page.goto(base)
             page.click("#start")
-            page.wait_for_selector("body[data-waiting]", timeout=60_000)
+            page.wait_for_selector("body[data-waiting]", timeout=300_000)
             assert "busy" in page.inner_text("#prompt")
             shot(page, shots, "busy_waiting")
             place.__exit__()
@@ -493,7 +493,7 @@ def test_server_stays_busy(browser, plain, shots):
         page.clock.install()
         page.clock.resume()
         page.click("#start")
-        page.wait_for_selector("body[data-waiting]", timeout=60_000)
+        page.wait_for_selector("body[data-waiting]", timeout=300_000)
         page.clock.fast_forward(20_000)
         wait_for(page, "busy")
         shot(page, shots, "busy")
