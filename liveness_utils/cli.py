@@ -52,8 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"liveness {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in (
-        _add_check, _add_run, _add_generate, _add_import, _add_train, _add_evaluate, _add_export,
-        _add_bundle, _add_predict, _add_serve,
+        _add_check, _add_run, _add_generate, _add_import, _add_train, _add_evaluate, _add_benchmark,
+        _add_export, _add_bundle, _add_predict, _add_serve,
     ):  # fmt: skip
         add(commands)
     return parser
@@ -289,6 +289,44 @@ def _evaluate(args: argparse.Namespace) -> None:
         from liveness_utils import plots
 
         plots.evaluation_figures(test, result, args.figures)
+
+
+def _add_benchmark(commands: Any) -> None:
+    parser = _command(
+        commands, "benchmark", _benchmark,
+        "Measure the bundle, and heads taught by a few people, on imported data sets.", UNREADABLE,
+    )  # fmt: skip
+    parser.add_argument("data", type=Path, nargs="+", metavar="DATA", help="folders that `liveness import` made")
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help="default: the released one")
+    parser.add_argument(
+        "--encoder", type=Path, metavar="FILE", help="that embeds for the heads (default: the shipped one)"
+    )
+    parser.add_argument("--people", type=int, nargs="+", default=[1, 2, 4], metavar="N", help="who teach (1 2 4)")
+    parser.add_argument("--draws", type=int, default=10, help="of people, for each number (10)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--work", type=Path, metavar="DIR", help="keeps what is measured (default runs/benchmark)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every number")
+    parser.add_argument("--figures", type=Path, metavar="DIR", help="write benchmark.csv, .png and .pdf")
+
+
+def _benchmark(args: argparse.Namespace) -> None:
+    from liveness_utils import bundle, config
+    from liveness_utils.deployment import benchmark
+    from liveness_utils.network import encoder as encoders
+
+    held = bundle.load(args.bundle or config.default_bundle())
+    encoder = encoders.load_encoder(args.encoder)[0] if args.encoder else encoders.teacher()
+    settings = benchmark.Settings(
+        tuple(args.people), args.draws, args.seed, args.workers, args.work or config.runs_dir() / "benchmark",
+        sys.stderr.isatty(),
+    )  # fmt: skip
+    results = [benchmark.measure(folder, held, encoder, settings) for folder in args.data]
+    print(benchmark.summary(results))
+    if args.json:
+        config.write_json(args.json, benchmark.to_dict(results))
+    if args.figures:
+        print("\n".join(map(str, benchmark.write_figures(results, args.figures))))
 
 
 # --- export, bundle, prediction -------------------------------------------------------------

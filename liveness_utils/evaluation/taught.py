@@ -66,6 +66,7 @@ def taught(
     draws: int = 10,
     seed: int = 0,
     kinds: Sequence[str] | None = None,
+    tested: Sequence[str] | None = None,
     videos: tuple[int, int] | None = None,
 ) -> pd.DataFrame:
     """Teach a linear head by a few people and test it on everybody else, several times.
@@ -75,7 +76,8 @@ def taught(
         people: how many teach.
         draws: of people, seeded; a draw of four begins with the two and the one of the same draw.
         seed: of the draws.
-        kinds: attack species that are taught; None for all. All are tested.
+        kinds: attack species that are taught; None for all.
+        tested: attack species that are tested; None for all.
         videos: at most so many bona fide and attack videos of each person teach; None for all.
 
     Returns:
@@ -91,15 +93,16 @@ def taught(
             raise MetricError(f"{len(order)} people cannot be {max(people)} who teach and others to test: give more.")
         for count in people:
             rng = np.random.default_rng([seed, draw, count])
-            rows.append({"people": count, "draw": draw, **_draw(frames, order[:count], kinds, videos, rng)})
+            rows.append({"people": count, "draw": draw, **_draw(frames, order[:count], (kinds, tested), videos, rng)})
     return pd.DataFrame(rows)
 
 
 def _draw(frames: Frames, teachers: np.ndarray, kinds, videos, rng: np.random.Generator) -> dict:
     of_teachers = np.isin(frames.person, teachers)
-    learnt = frames.where(of_teachers & _is_taught(frames, kinds))
+    learnt, tested = (
+        frames.where(side & _is_of(frames, of)) for side, of in zip((of_teachers, ~of_teachers), kinds, strict=True)
+    )
     learnt = learnt.where(_few_videos(learnt, videos, rng)) if videos else learnt
-    tested = frames.where(~of_teachers)
     check_apart(learnt, tested)
     _need_both(learnt, tested)
     by_video = score_videos(fit_head(learnt), tested)
@@ -111,7 +114,7 @@ def _draw(frames: Frames, teachers: np.ndarray, kinds, videos, rng: np.random.Ge
     }
 
 
-def _is_taught(frames: Frames, kinds: Sequence[str] | None) -> np.ndarray:
+def _is_of(frames: Frames, kinds: Sequence[str] | None) -> np.ndarray:
     return np.isin(frames.kind, kinds) | (frames.alive == 1) if kinds else np.ones(len(frames.alive), bool)
 
 
