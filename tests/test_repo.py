@@ -80,6 +80,22 @@ def test_every_line_of_requirements_is_a_pin():
             assert re.match(r"^[a-z0-9.-]+==\S+( ; [^#]+)?(  # .+)?$", line), line
 
 
+def test_every_pin_takes_the_first_python_of_its_series():
+    """Debian 12 has 3.11.2; a package that wants 3.11.5 cannot be installed there."""
+    from packaging.specifiers import SpecifierSet
+
+    wanted = {name: importlib.metadata.metadata(name)["Requires-Python"] for name in pins() if installed(name)}
+    assert not {name: spec for name, spec in wanted.items() if spec and not SpecifierSet(spec).contains("3.11.0")}
+
+
+def installed(name: str) -> bool:
+    """Whether a distribution is here: some pins are for other platforms."""
+    try:
+        return importlib.metadata.distribution(name) is not None
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
 def test_pyproject_agrees_with_requirements():
     known = pins()
     assert {name: known.get(name) for name in declared()} == declared()
