@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What the tests need beside Python, from Debian or Ubuntu: Chromium with a font (without it the browser tests are
-# skipped), and the libraries that MediaPipe (EGL, GLES) and OpenCV (GL, glib) load.
+# skipped), and the libraries that MediaPipe (EGL, GLES), OpenCV (GL, glib) and Playwright (atomic) load.
 set -euo pipefail
-packages="chromium fonts-dejavu-core libegl1 libgles2 libgl1 libglib2.0-0"
+packages="chromium fonts-dejavu-core libegl1 libgles2 libgl1 libglib2.0-0 libatomic1"
 if ! command -v apt-get >/dev/null; then
     echo "Install Chromium with your package manager to run the browser tests." >&2
     exit 0
