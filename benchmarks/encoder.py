@@ -1,6 +1,6 @@
 """What a linear head learns on each encoder's embedding, by people who taught: the rule that picks the encoder.
 
-    python benchmarks/encoder.py [--encoder FILE ...] [--draws 10] [--margin 1.7] [--size 112] [--csv FILE]
+    python benchmarks/encoder.py [--encoder FILE ...] [--draws 10] [--margin 1.7] [--size 112] [--c 0.003] [--csv FILE]
 
 Teacher, the files given (a distilled student), and the released encoder of data/bundle, in one run. Reads CASIA
 frames and NUAA from $REAL_DIR (images/, nuaa/); they stay there, only face boxes are cached, in the user's cache.
@@ -19,12 +19,11 @@ import pandas as pd
 import platformdirs
 
 from liveness_utils import config
-from liveness_utils.evaluation.taught import Frames, summary, taught
+from liveness_utils.evaluation.taught import C, Frames, summary, taught
 from liveness_utils.landmarks import Landmarker, face_crop
 
 CAMERAS = {v: c for c, videos in {"low": "1357", "normal": "2468"}.items() for v in videos}
 PEOPLE = (1, 2, 4)
-MARGIN_OF_RULE = 0.01  # how far below the teacher's mean AUC the student may be
 
 
 def read(folder: Path) -> pd.DataFrame:
@@ -81,7 +80,7 @@ def candidates(files: list[Path]) -> dict[str, Callable[[np.ndarray], np.ndarray
     return {name: lambda crops, e=e: en.embed(e, crops) for name, e in encoders.items()} | {"released": released}
 
 
-def measure(table: pd.DataFrame, embedding: np.ndarray, draws: int) -> pd.DataFrame:
+def measure(table: pd.DataFrame, embedding: np.ndarray, draws: int, c: float) -> pd.DataFrame:
     """Rows of `taught` for all cameras mixed and, where there are several, each by itself."""
     named = ("alive", "person", "video", "kind")
     groups = {"mixed": np.ones(len(table), bool)}
@@ -90,7 +89,7 @@ def measure(table: pd.DataFrame, embedding: np.ndarray, draws: int) -> pd.DataFr
     parts = []
     for group, rows in groups.items():
         frames = Frames(embedding[rows], *(table[name][rows].to_numpy() for name in named))
-        parts.append(taught(frames, people=PEOPLE, draws=draws).assign(group=group))
+        parts.append(taught(frames, people=PEOPLE, draws=draws, c=c).assign(group=group))
     return pd.concat(parts)
 
 
@@ -100,6 +99,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--size", type=int, default=112)
     parser.add_argument("--margin", type=float, default=1.7)
+    parser.add_argument("--c", type=float, default=C, help="inverse strength of the head's ridge")
     parser.add_argument("--csv", type=Path, help="file for the rows of every draw")
     options = parser.parse_args()
     real = config.real_dir()
@@ -111,13 +111,24 @@ def main() -> None:
         table = read(real / name)
         crops = crops_of(table, options.size, options.margin)
         for encoder, embed in candidates(options.encoder).items():
-            parts.append(measure(table, embed(crops), options.draws).assign(data=name, encoder=encoder))
+            parts.append(measure(table, embed(crops), options.draws, options.c).assign(data=name, encoder=encoder))
     rows = pd.concat(parts)
     if options.csv:
         rows.to_csv(options.csv, index=False)
-    print(summary(rows, ("data", "group", "encoder", "people")).round(3).to_string())
-    mixed = rows[rows["group"] == "mixed"].groupby(["encoder", "data", "people"])["auc"].mean()
-    print(mixed.groupby("encoder").mean().round(4).rename("mean AUC, cameras mixed, both sets").to_string())
+    print(report(rows))
+
+
+def report(rows: pd.DataFrame) -> str:
+    """Tables of all groups, of the mean of the cameras, and the number that the rule compares."""
+    mixed = rows["group"] == "mixed"
+    cameras = summary(rows[~mixed], ("data", "encoder", "people"))[["auc", "eer"]]
+    of_rule = summary(rows[mixed], ("encoder", "data", "people"))["auc"].groupby("encoder").mean()
+    tables = {
+        "each group of videos": summary(rows, ("data", "group", "encoder", "people")).round(3),
+        "mean of the cameras": cameras.round(3),
+        "mean AUC over sets and people, cameras mixed": of_rule.round(4),
+    }
+    return "\n\n".join(f"{name}\n{table.to_string()}" for name, table in tables.items())
 
 
 if __name__ == "__main__":

