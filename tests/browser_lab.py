@@ -230,6 +230,13 @@ def write_notebook(path: Path, *cells: str) -> Path:
     return path
 
 
+# A kernel whose first "idle" came before anybody listened seems to be starting for ever: it is asked, too.
+_READY = """() => {
+  const kernel = window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel, now = performance.now();
+  if (!kernel || kernel.status === 'idle') return !!kernel;
+  if (!(now - window.__asked < 5000)) { window.__asked = now; kernel.requestKernelInfo().then(() => { window.__alive = true; }); }
+  return window.__alive === true;
+}"""
 _KERNEL = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel"
 
 
@@ -237,8 +244,7 @@ def open_and_run(page, base: str, notebook: str, seconds: float = 300) -> None:
     """Open a notebook in Lab, wait until its kernel is idle, run all cells and wait for the widget."""
     page.goto(f"{base}/lab/tree/{notebook}?reset&token=t")
     page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=1e3 * seconds)
-    ready = "const p=window.jupyterapp?.shell.currentWidget; return p?.sessionContext?.session?.kernel?.status==='idle'"
-    page.wait_for_function(f"()=>{{{ready}}}", timeout=1e3 * seconds)
+    page.wait_for_function(_READY, timeout=1e3 * seconds)
     page.evaluate("()=>{window.jupyterapp.commands.execute('notebook:run-all-cells')}")
     page.wait_for_selector(".lv-start", timeout=1e3 * seconds)
 
