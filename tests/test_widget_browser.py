@@ -107,7 +107,8 @@ import json
 import numpy as np
 from liveness_utils import runtime
 takes = []
-for number in sorted({n for n, _, _ in widget.history} & {n for n, _, _ in widget._kept}):
+kept_from = widget._kept[0][0] + (widget._kept[0][0] > 1)  # of the oldest, the beginning may be gone
+for number in sorted({n for n, _, _ in widget.history if n >= kept_from}):
     kept = widget.recording(number)
     beats = 30 * np.diff(kept.t[kept.t < 2.6])
     takes.append({

@@ -378,7 +378,7 @@ def _clip(held: Sequence[tuple[float, np.ndarray]], imu: np.ndarray, facing: str
     """Frames and motion samples of the page's clock as a clip that begins at 0."""
     t = np.array([at for at, _ in held])
     near = imu[(imu[:, 0] >= t[0] - IMU_KEPT) & (imu[:, 0] <= t[-1] + IMU_KEPT)]
-    near = near[np.diff(near[:, 0], prepend=-np.inf) > 0]
+    near = near[np.unique(near[:, 0], return_index=True)[1]]  # in order and once, as the session keeps them
     record = Imu(near[:, 0] - t[0], near[:, 1:4].astype(np.float32), near[:, 4:7].astype(np.float32))
     frames = np.stack([image for _, image in held])
     return Clip("live", frames, t - t[0], record if len(near) > 1 else None, None, facing, source="the camera")
