@@ -42,5 +42,5 @@ def make_clip(seconds: float = 2.6, imu: bool = True, seed: int = 0) -> Clip:
     frames = rng.integers(60, 200, (len(t), 256, 256, 3), np.uint8)
     ti = np.arange(-0.5, seconds + 0.3, 0.01)
     record = Imu(ti, rng.normal((0, 9.8, 0), 0.1, (len(ti), 3)).astype(np.float32),
-                 rng.normal(0, 0.1, (len(ti), 3)).astype(np.float32))  # fmt: skip
+                 rng.normal(0, 0.05, (len(ti), 3)).astype(np.float32))  # fmt: skip
     return Clip("x", frames, t, record if imu else None, source="x")
