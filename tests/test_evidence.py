@@ -1,0 +1,78 @@
+"""Less evidence never helps: nothing that is done to an attack's motion record or frames makes its rejection an acceptance."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from liveness_utils import clips, config
+
+ROOT = config.samples_dir()
+NAMES = clips.read_manifest(ROOT).fillna({"pai_species": "bona_fide"}).set_index("pai_species")["clip_id"]
+ATTACKS = [species for species in NAMES.index if species != "bona_fide"]
+DRAWS = 8
+
+
+@pytest.fixture(scope="module")
+def evidence():
+    """The benchmark, which does the same over hundreds of generated clips."""
+    spec = importlib.util.spec_from_file_location("evidence", config.repo_root() / "benchmarks" / "evidence.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def judge(evidence):
+    with pytest.MonkeyPatch.context() as patch:
+        yield evidence.Judge(patch.setattr)
+
+
+def sample(species: str) -> clips.Clip:
+    return clips.load_clip(ROOT, NAMES[species])
+
+
+@pytest.mark.parametrize("species", ATTACKS)
+def test_no_change_of_its_evidence_lets_an_attack_pass(evidence, judge, species):
+    judge.forget()
+    clip = sample(species)
+    assert judge(clip).decision == "attack"
+    for seed in range(DRAWS):
+        for name, changed in evidence.cases(clip, 1, seed):
+            found = judge(changed)
+            assert found.decision != "bona_fide", (name, seed, found.sentence)
+            assert found.decision == "attack" or all(found.reasons), (name, seed)
+
+
+def test_what_is_remembered_changes_no_verdict(judge):
+    judge.forget()
+    clip = sample("injection")
+    assert judge(clip).score == judge(clip).score < 0.1
+
+
+def test_the_living_sample_passes_and_its_units_are_noted(judge, tmp_path):
+    judge.forget()
+    clip = sample("bona_fide")
+    assert judge(clip).decision == "bona_fide"
+    table = clips._imu_table(replace(clip.imu, t=1e3 * clip.imu.t, accel=clip.imu.accel / np.float32(9.80665)))
+    table.to_csv(tmp_path / "other_units.csv", index=False)
+    found = judge(replace(clip, imu=clips.read_imu(tmp_path / "other_units.csv")))
+    assert found.decision == "bona_fide"
+    assert [note.split(": ")[1] for note in found.notes] == [
+        "times read as milliseconds", "specific force read as units of g",
+    ]  # fmt: skip
+
+
+def test_a_record_of_minutes_is_judged_by_the_part_that_counts(judge):
+    judge.forget()
+    clip = sample("bona_fide")
+    before, after = np.arange(-60, clip.imu.t[0] - 0.005, 0.01), np.arange(3.0, 60, 0.01)
+    accel, gyro = (
+        np.concatenate([v[:1].repeat(len(before), 0), v, v[-1:].repeat(len(after), 0)])
+        for v in (clip.imu.accel, clip.imu.gyro)
+    )
+    long = clips.Imu(np.concatenate([before, clip.imu.t, after]), accel, gyro)
+    assert judge(replace(clip, imu=long)).score == pytest.approx(judge(clip).score, abs=1e-3)
