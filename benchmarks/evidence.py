@@ -65,7 +65,11 @@ def shift(clip: Clip, rng: np.random.Generator) -> Clip:
     seconds = rng.choice([-1, 1]) * float(np.exp(rng.uniform(np.log(0.02), np.log(10.0))))
     if rng.random() < 0.5:
         return replace(clip, imu=replace(clip.imu, t=clip.imu.t + seconds))
-    imu = clip.imu  # a longer record of the same phone: there and back again
+    return replace(clip, imu=moved(clip.imu, seconds))
+
+
+def moved(imu: Imu, seconds: float) -> Imu:
+    """A longer record of the same phone, which goes back and forth again at both ends, moved by so much."""
     times = [imu.t]
     accel, gyro = [imu.accel], [imu.gyro]
     for _ in range(int(abs(seconds) // 3) + 1):
@@ -78,7 +82,7 @@ def shift(clip: Clip, rng: np.random.Generator) -> Clip:
         gyro = [-gyro[0][::-1][:-1], *gyro, -gyro[-1][::-1][1:]]
     t = np.concatenate(times)
     good = np.diff(t, prepend=-np.inf) > 0
-    return replace(clip, imu=Imu(t[good] + seconds, np.concatenate(accel)[good], np.concatenate(gyro)[good]))
+    return Imu(t[good] + seconds, np.concatenate(accel)[good], np.concatenate(gyro)[good])
 
 
 def scale(clip: Clip, rng: np.random.Generator) -> Clip:

@@ -39,6 +39,7 @@ MAX_FRAME_GAP = 0.25
 JUDGED_SECONDS = (inputs.FRAMES - 1) / inputs.RATE + MAX_FRAME_GAP
 IMU_MEMORY = 30.0
 GRID_SLACK = 1e-6
+_VIDEO_RATES = [FRAME_FEATURES.index(f"video_rate_{axis}") for axis in "xyz"]
 
 
 @dataclass(frozen=True)
@@ -319,6 +320,7 @@ class LivenessSession:
         self._extractor = FeatureExtractor(self.intrinsics, self.facing)
         self._imu, self._imu_expected = _ImuBuffer(), self.require_imu
         self._chosen: deque[_Chosen] = deque(maxlen=inputs.FRAMES)
+        self._turning: deque[tuple[float, np.ndarray]] = deque(maxlen=512)
         self._before: _Frame | None = None
         self._start, self._grid, self._box = math.nan, 0, None
         self._problem = ""
@@ -412,6 +414,7 @@ class LivenessSession:
         face, count = self._tracker.push(frame, t, self.intrinsics)
         seen = time.perf_counter()
         features = self._extractor.push(frame, t, face)
+        self._turning.append((t, (features * FEATURE_SCALE)[_VIDEO_RATES]))
         self._box = self._box if face is None else face.box
         self._spent["landmarks"] += seen - begin
         self._spent["features"] += time.perf_counter() - seen
@@ -515,7 +518,9 @@ class LivenessSession:
             out = min(out, self._clip_model(**fed), key=_lowest)
         spent = self.timings_ms | {"clip": 1e3 * (time.perf_counter() - begin)}
         last = _by_name(self._chosen[-1].features)
-        return decide(self.bundle, out, presence, quality, cues=last, timings_ms=spent)
+        found = decide(self.bundle, out, presence, quality, cues=last, timings_ms=spent)
+        apart = self._out_of_step(float(t[0])) if presence[2] and found.decision == "attack" else ()
+        return no_decision(*apart, quality=quality, cues=found.cues, timings_ms=spent) if apart else found
 
     def _imu_problems(self, start: float, stop: float) -> tuple[str, ...]:
         found = imu_quality.problems(self._imu.record, start, stop)
@@ -523,6 +528,12 @@ class LivenessSession:
         if late and not found:
             return (f"motion samples came after {late} of {inputs.FRAMES} frames that they belong to; send them first",)
         return found
+
+    def _out_of_step(self, start: float) -> tuple[str, ...]:
+        """Whether a record that does not fit the video would, at another time."""
+        t, rates = (np.array(v) for v in zip(*self._turning, strict=True))
+        later = t >= start
+        return imu_quality.out_of_step(self._imu.record, self.facing, t[later], rates[later])
 
     def _model_input(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
         features = np.stack([c.features for c in self._chosen])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -64,6 +65,15 @@ def test_the_living_sample_passes_and_its_units_are_noted(judge, tmp_path):
     assert [note.split(": ")[1] for note in found.notes] == [
         "times read as milliseconds", "specific force read as units of g",
     ]  # fmt: skip
+
+
+def test_a_record_by_another_clock_is_named_with_its_time(evidence, judge):
+    judge.forget()
+    clip = sample("bona_fide")
+    found = judge(replace(clip, imu=evidence.moved(clip.imu, 0.5)))
+    assert found.decision == "no_decision"
+    assert re.search(r"out of step with the video, 0\.(49|50|51) s late; subtract", found.sentence), found.sentence
+    assert judge(replace(clip, imu=evidence.moved(clip.imu, 0.0))).decision == "bona_fide"
 
 
 def test_a_record_of_minutes_is_judged_by_the_part_that_counts(judge):

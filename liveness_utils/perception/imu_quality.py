@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from liveness_utils.clips import Imu, gravity_misfit
+from liveness_utils.cues import gyro_record, imu_consistency
 
 # The network looks at 32 samples (0.31 s) before each frame (`clips.imu_windows`), and holds one for 0.1 s.
 LEAD = 0.31
@@ -29,6 +30,9 @@ ACCEL_NOISE, GYRO_NOISE = 0.15, 0.1
 MISFIT, MISFIT_ADDED = 1.5, 0.3
 # s without any change: a browser's rounding repeats itself for 0.07 s on a stand.
 FROZEN = 0.5
+# s between the clocks of sensors and camera that phones have and the network knows, and what it takes to tell more:
+# correlation of the rates, and rad/s of turning.
+CLOCKS, IN_STEP, TURNS = 0.12, 0.8, 0.06
 _UNITS = (("minutes", 60.0), ("hours", 3600.0), ("days", 86400.0))
 
 
@@ -51,6 +55,28 @@ def problems(imu: Imu, start: float, stop: float) -> tuple[str, ...]:
     name = imu.source or "the motion record"
     found = _missing(imu) or list(_clock(imu, start, stop)) or list(_values(part(imu, start, stop)))
     return tuple(f"{name}: {sentence}" for sentence in found)
+
+
+def out_of_step(imu: Imu, facing: str, t: np.ndarray, video: np.ndarray) -> tuple[str, ...]:
+    """Say that a record is of this video and by another clock, where the camera's turning shows it beyond doubt.
+
+    Args:
+        imu: as for `problems`.
+        facing: of the camera, front or rear.
+        t: (N,) s, of the frames.
+        video: (N, 3) rad/s, the camera's rotation up to each frame as the picture shows it, NaN where unknown.
+
+    Returns:
+        one sentence with the time to take off, or none.
+    """
+    match = imu_consistency(video, gyro_record(imu, facing), t, max_lag=1.0, step=0.02)
+    if not (abs(match.lag) > CLOCKS and match.correlation > IN_STEP and match.video_rms > TURNS):
+        return ()
+    name, how = imu.source or "the motion record", "late" if match.lag > 0 else "early"
+    return (
+        f"{name}: is out of step with the video, {abs(match.lag):.2f} s {how}; "
+        f"subtract {match.lag:.2f} s from its times, or record both by one clock",
+    )
 
 
 def _missing(imu: Imu) -> list[str]:
