@@ -28,6 +28,7 @@ UPRIGHT = 0.5
 ACCEL_NOISE, GYRO_NOISE = 0.15, 0.1
 # m/s², see `clips.gravity_misfit`; the largest of simulated bona fide clips have 0.8 and 0.07.
 MISFIT, MISFIT_ADDED = 1.5, 0.3
+LONGEST = 3.0  # s at a time: the bias of a gyroscope adds up
 # s without any change: a browser's rounding repeats itself for 0.07 s on a stand.
 FROZEN = 0.5
 # s between the clocks of sensors and camera that phones have and the network knows, and what it takes to tell more:
@@ -128,6 +129,10 @@ def part(imu: Imu, start: float, stop: float) -> Imu:
     """Return the samples that count for the frames from `start` to `stop` (s), and the one before them."""
     first = max(int(np.searchsorted(imu.t, start - LEAD, side="right")) - 1, 0)
     kept = slice(first, int(np.searchsorted(imu.t, stop, side="right")))
+    return _rows(imu, kept)
+
+
+def _rows(imu: Imu, kept: slice | np.ndarray) -> Imu:
     return replace(imu, t=imu.t[kept], accel=imu.accel[kept], gyro=imu.gyro[kept])
 
 
@@ -159,7 +164,8 @@ def _values(imu: Imu) -> Iterator[str]:
             yield f"its {word} is noise ({rough:.2g} {unit} from sample to sample); record it again, in {unit}"
     if (frozen := _longest_rest(imu)) > FROZEN:
         yield f"its values stand still for {frozen:.1f} s; record from the sensors themselves"
-    misfit, added = gravity_misfit(imu)
+    pieces = np.array_split(np.arange(len(imu)), max(1, round((imu.t[-1] - imu.t[0]) / LONGEST)))
+    misfit, added = np.max([gravity_misfit(_rows(imu, piece)) for piece in pieces], axis=0)
     if misfit > MISFIT or added > MISFIT_ADDED:
         yield (
             "its accelerometer does not agree with gravity as the gyroscope turns it; give both sensors "
