@@ -1,6 +1,6 @@
 """Less evidence never helps: how many rejected attacks are accepted when their evidence is cut, shifted or spoilt.
 
-    python benchmarks/evidence.py DATA_DIR [--attacks 28] [--bona-fide 120] [--draws 4] [--workers 2] [--json FILE]
+    python benchmarks/evidence.py DATA_DIR [--attacks 28] [--bona-fide 120] [--draws 4] [--workers 2]
 
 Generates so many dev clips of each species, by the full profile's plan, into DATA_DIR (which can be resumed), judges
 each with the released bundle, changes it in every way of `CHANGES` and judges it again. What a change leaves as it
@@ -348,18 +348,21 @@ def main() -> None:
     parser.add_argument("--bona-fide", type=int, default=120)
     parser.add_argument("--draws", type=int, default=4, help="of each change, a clip")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="every verdict")
     args = parser.parse_args()
     from joblib import Parallel, delayed
     from tqdm.auto import tqdm
 
     rows = generated(args.data, args.attacks, args.bona_fide, args.workers)
-    parts = [rows[k : k + 8] for k in range(0, len(rows), 8)]
+    file = args.data / f"evidence_{args.draws}.jsonl"  # one line a clip; what stands there is not judged again
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    known = {held["clip"] for held in map(json.loads, lines)}
+    rest = [row for row in rows if row["clip_id"] not in known]
+    parts = [rest[k : k + 4] for k in range(0, len(rest), 4)]
     found = Parallel(args.workers, return_as="generator")(delayed(judged)(args.data, p, args.draws) for p in parts)
-    results = [r for part in tqdm(found, total=len(parts)) for r in part]
-    if args.json:
-        args.json.write_text(json.dumps(results, default=str))
-    print(table(results))
+    for part in tqdm(found, total=len(parts)):
+        lines += [json.dumps(held) for held in part]
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(table([json.loads(line) for line in lines]))
 
 
 if __name__ == "__main__":

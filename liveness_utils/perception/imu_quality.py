@@ -26,6 +26,8 @@ UPRIGHT = 0.5
 # rms that one sample differs by from its neighbours: parts have 0.02 m/s² and 0.001 rad/s, a trembling hand adds as
 # much; of simulated bona fide clips the largest have 0.11 m/s² and 0.019 rad/s, browsers' rounding included.
 ACCEL_NOISE, GYRO_NOISE = 0.15, 0.1
+# Above a part's own noise, a gyroscope in a hand is smooth (at most 0.43 of an axis' deviation; white noise is 1).
+GYRO_QUIET, WHITE = 0.005, 0.7
 # m/s², see `clips.gravity_misfit`; the largest of simulated bona fide clips have 0.8 and 0.07.
 MISFIT, MISFIT_ADDED = 1.5, 0.3
 LONGEST = 3.0  # s at a time: the bias of a gyroscope adds up
@@ -156,12 +158,12 @@ def _values(imu: Imu) -> Iterator[str]:
             f"gravity lies {np.degrees(np.arccos(mean[1] / size)):.0f}° from the picture's up; "
             "hold the phone upright, or give the axes x right, y up, z out of the screen"
         )
-    for word, values, limit, unit in (
-        ("accelerometer", imu.accel, ACCEL_NOISE, "m/s²"), ("gyroscope", imu.gyro, GYRO_NOISE, "rad/s"),
-    ):  # fmt: skip
-        rough = float(np.sqrt(np.mean(np.diff(values.astype(float), 2, axis=0) ** 2, axis=0) / 6).max())
-        if rough > limit:
-            yield f"its {word} is noise ({rough:.2g} {unit} from sample to sample); record it again, in {unit}"
+    rough, turns = _roughness(force), _roughness(imu.gyro.astype(float))
+    white = (turns > GYRO_QUIET) & (turns > WHITE * imu.gyro.std(axis=0))
+    if rough.max() > ACCEL_NOISE:
+        yield f"its accelerometer is noise ({rough.max():.2g} m/s² from sample to sample); record it again, in m/s²"
+    if turns.max() > GYRO_NOISE or white.any():
+        yield f"its gyroscope is noise ({turns.max():.2g} rad/s from sample to sample); record it again, in rad/s"
     if (frozen := _longest_rest(imu)) > FROZEN:
         yield f"its values stand still for {frozen:.1f} s; record from the sensors themselves"
     pieces = np.array_split(np.arange(len(imu)), max(1, round((imu.t[-1] - imu.t[0]) / LONGEST)))
@@ -173,10 +175,15 @@ def _values(imu: Imu) -> Iterator[str]:
         )
 
 
+def _roughness(values: np.ndarray) -> np.ndarray:
+    """By how much (rms) each axis of (M, 3) values differs from sample to sample: of white noise its deviation."""
+    return np.sqrt(np.mean(np.diff(values, 2, axis=0) ** 2, axis=0) / 6)
+
+
 def _longest_rest(imu: Imu) -> float:
-    """Longest time, s, in which one sensor's three values do not change while it or the other one ought to."""
+    """Longest time, s, in which the gyroscope's three values do not change, or the accelerometer's while it turns."""
     longest = 0.0
-    for values, other, moves in ((imu.accel, imu.gyro, 0.01), (imu.gyro, imu.accel, 0.15)):
+    for values, other, moves in ((imu.accel, imu.gyro, 0.01), (imu.gyro, imu.accel, 0.0)):
         changed = np.flatnonzero(np.any(np.diff(values, axis=0) != 0, axis=1)) + 1
         ends = np.concatenate([[0], changed, [len(imu)]])
         for a, b in zip(ends[:-1], ends[1:], strict=True):

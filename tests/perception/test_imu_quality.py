@@ -73,7 +73,9 @@ BROKEN = {
     "from the picture's up": lambda i: replace(i, accel=i.accel[:, [0, 2, 1]], gyro=i.gyro[:, [0, 2, 1]]),
     "accelerometer is noise": lambda i: replace(i, accel=noisy(i.accel, 0.5)),
     "gyroscope is noise": lambda i: replace(i, gyro=noisy(i.gyro, 0.2)),
+    "gyroscope is noise (0.01": lambda i: replace(i, gyro=noisy(0 * i.gyro, 0.015)),
     "stand still for": lambda i: replace(i, accel=0 * i.accel + i.accel[:1]),
+    "values stand still for 2.": lambda i: replace(i, gyro=0 * i.gyro),
     "values stand still": lambda i: replace(i, accel=0 * i.accel + i.accel[:1], gyro=0 * i.gyro),
     "does not agree with gravity": lambda i: replace(i, gyro=np.degrees(i.gyro)),
 }  # fmt: skip
