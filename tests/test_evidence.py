@@ -14,7 +14,7 @@ from liveness_utils import clips, config
 ROOT = config.samples_dir()
 NAMES = clips.read_manifest(ROOT).fillna({"pai_species": "bona_fide"}).set_index("pai_species")["clip_id"]
 ATTACKS = [species for species in NAMES.index if species != "bona_fide"]
-DRAWS = 8
+DRAWS = 6
 
 
 @pytest.fixture(scope="module")
