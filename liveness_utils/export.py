@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import itertools
 import logging
 import os
 import shutil
@@ -24,7 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import liveness_utils
 from liveness_utils import bundle as bundles
@@ -34,6 +32,7 @@ from liveness_utils.bundle import Bundle
 from liveness_utils.errors import BundleError, ModelError
 from liveness_utils.landmarks import FOVEA, FOVEA_POWER
 from liveness_utils.model import LivenessNet, StepNet, load_checkpoint
+from liveness_utils.network.encoder import fold_norms
 from liveness_utils.training import score_table
 
 VARIANTS = ("float32", "float16", "weight_only", "dynamic", "int8", "mixed")
@@ -120,20 +119,6 @@ def step_samples(net: LivenessNet, samples: Sequence[Mapping[str, np.ndarray]]) 
 
 
 # ------------------------------------------------------------------------------------- conversions
-def fold_norms(module: nn.Module) -> nn.Module:
-    """Put every batch norm that follows a convolution into its weights, in place (evaluation mode).
-
-    The converter would do so itself, but each norm is ten of the operators that it goes through again and again.
-    """
-    for (name, first), (after, second) in itertools.pairwise(list(module.named_children())):
-        if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
-            setattr(module, name, fuse_conv_bn_eval(first, second))
-            setattr(module, after, nn.Identity())
-    for child in module.children():
-        fold_norms(child)
-    return module
-
-
 class _LeanFrames(nn.Module):
     """A frame encoder that takes the pixels' mean off rows instead of off pixels.
 

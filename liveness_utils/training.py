@@ -33,6 +33,7 @@ from liveness_utils.config import LEFT_OUT, Profile, shipped_encoder
 from liveness_utils.errors import DatasetError, ModelError
 from liveness_utils.metrics import eer
 from liveness_utils.model import BONA_FIDE, MASKS, ModelConfig, SeedNet, build, load_checkpoint, save_checkpoint
+from liveness_utils.network.encoder import save_whole
 
 if TYPE_CHECKING:
     from liveness_utils.pictures import Pictures
@@ -454,18 +455,11 @@ def teach_encoder(net: nn.Module, prepared: ds.Prepared, config: TrainConfig) ->
             if kind == FOVEATED and prepared.stills:
                 continue  # a still is never foveated
             learn_pictures(net, prepared, replace(config, out=str(home)), singles, each=each, kind=kind)
-        _save_whole({"training": wanted, **_encoder_states(net)}, kept)
+        save_whole(kept, {"training": wanted, **_encoder_states(net)})
     else:
         _put_encoder(net, held)
     for part in encoder_parts(net).values():
         part.to(memory_format=torch.channels_last)  # as a lesson leaves it: processes that train together must agree
-
-
-def _save_whole(content: dict, path: Path) -> None:
-    """Write a file of tensors under its name only when it is complete; several trainings may do so at once."""
-    part = path.with_suffix(f".part{os.getpid()}")
-    torch.save(content, part)
-    part.replace(path)
 
 
 def _encoder_home(config: TrainConfig) -> Path:
@@ -726,7 +720,7 @@ def _shared_half(net: nn.Module, config: TrainConfig, kind: str) -> Iterator[boo
     yield held is not None
     if held is None:
         home.mkdir(parents=True, exist_ok=True)
-        _save_whole({name: module.state_dict() for name, module in parts.items()}, path)
+        save_whole(path, {name: module.state_dict() for name, module in parts.items()})
 
 
 def _goes_on(config: TrainConfig) -> bool:
@@ -750,7 +744,7 @@ def save_encoders(path: str | os.PathLike, net: nn.Module, log: dict[str, list] 
         name: {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
         for name, state in _encoder_states(net).items()
     }
-    _save_whole({**states, "log": log or {}}, Path(path))
+    save_whole(path, {**states, "log": log or {}})
 
 
 def encoder_parts(net: nn.Module, kind: str = "") -> dict[str, nn.Module]:

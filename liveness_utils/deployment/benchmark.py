@@ -22,7 +22,7 @@ from liveness_utils import metrics, real
 from liveness_utils.errors import DatasetError, MetricError
 from liveness_utils.evaluation.taught import Frames, taught
 
-ALL = "all"  # species are taught
+ALL = "all"  # species are taught, none is left out
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Result:
         name: of the data set's folder.
         untouched: of the bundle at its own threshold: pattern, threshold, auc, eer, BPCER, APCER by species, no
             decisions; rates with k, n and interval.
-        taught: one row a number of people and lesson (`ALL`, or the species left out): AUC and EER, means over draws
+        taught: one row a number of people and species left out (`ALL` for none): AUC and EER, means over draws
             and the range of 95 % of them; None where the data names too few people.
         note: why `taught` is None.
     """
@@ -210,9 +210,9 @@ def summary(results: Sequence[Result]) -> str:
         if result.taught is None:
             lines.append(f"  taught: not measured. {result.note}")
         for row in () if result.taught is None else result.taught.itertuples():
-            lesson = "every species taught" if row.left_out == ALL else f"{row.left_out} not taught, tested alone"
+            species = "every species taught" if row.left_out == ALL else f"{row.left_out} not taught, tested alone"
             lines.append(
-                f"  taught by {row.people}, {lesson}: AUC {row.auc:.3f} [{row.auc_low:.2f}, {row.auc_high:.2f}], "
+                f"  taught by {row.people}, {species}: AUC {row.auc:.3f} [{row.auc_low:.2f}, {row.auc_high:.2f}], "
                 f"EER {100 * row.eer:.1f} % [{100 * row.eer_low:.0f}, {100 * row.eer_high:.0f}]"
             )
     lines.append("Published detectors on such data (another protocol each, see the source):")

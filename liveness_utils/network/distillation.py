@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.data import DataLoader, IterableDataset
 
 from liveness_utils.errors import ModelError
 from liveness_utils.network import pieces
-from liveness_utils.network.encoder import Encoder, save_encoder, save_whole, statistics
+from liveness_utils.network.encoder import Encoder, fold_norms, save_encoder, save_whole, statistics
 
 WARM_UP = 0.03  # share of the training in which the learning rate rises; then it falls with a cosine
 EMBEDDING_WEIGHT = 2.0  # of the embedding's error beside that of the maps
@@ -87,7 +86,7 @@ class Targets(nn.Module):
 
     def __init__(self, teacher: Encoder, crops: np.ndarray) -> None:
         super().__init__()
-        self.teacher = _fused(copy.deepcopy(teacher).eval()).to(memory_format=torch.channels_last)
+        self.teacher = fold_norms(copy.deepcopy(teacher).eval()).to(memory_format=torch.channels_last)
         maps = [
             torch.cat(m)
             for m in zip(*(self._maps(_frames(c)) for c in np.array_split(crops, _CALIBRATION)), strict=True)
@@ -119,18 +118,6 @@ class Targets(nn.Module):
                 project.weight.mul_(std[:, None, None, None])
                 project.bias.mul_(std).add_(mean)
         return made
-
-
-def _fused(module: nn.Module) -> nn.Module:
-    """Batch normalisation folded into the convolutions before it: half as slow, the same numbers."""
-    children = list(module.named_children())
-    for (name, layer), (after, norm) in zip(children, children[1:], strict=False):
-        if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            setattr(module, name, fuse_conv_bn_eval(layer, norm))
-            setattr(module, after, nn.Identity())
-    for _, layer in children:
-        _fused(layer)
-    return module
 
 
 def _frames(crops: np.ndarray | Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import itertools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from liveness_utils.errors import ModelError
 
@@ -94,6 +96,20 @@ def statistics(maps: Tensor) -> Tensor:
     mean = maps.mean((2, 3))
     variance = (maps - mean[:, :, None, None]).square().mean((2, 3))
     return torch.cat([mean, (variance + 1e-8).sqrt()], 1)
+
+
+def fold_norms(module: nn.Module) -> nn.Module:
+    """Put every batch norm that follows a convolution into its weights, in place (evaluation mode).
+
+    The converter would do so itself, but each norm is ten of the operators that it goes through again and again.
+    """
+    for (name, first), (after, second) in itertools.pairwise(list(module.named_children())):
+        if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+            setattr(module, name, fuse_conv_bn_eval(first, second))
+            setattr(module, after, nn.Identity())
+    for child in module.children():
+        fold_norms(child)
+    return module
 
 
 def embed(encoder: nn.Module, crops: np.ndarray, batch: int = 64) -> np.ndarray:
@@ -176,10 +192,10 @@ def save_encoder(path: str | os.PathLike, encoder: Encoder, provenance: Mapping[
 
 
 def save_whole(path: str | os.PathLike, content: dict) -> None:
-    """Write `content` with torch such that `path` never names half a file."""
+    """Write `content` with torch such that `path` never names half a file; several processes may do so at once."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     torch.save(content, part)
     part.replace(path)
 
