@@ -164,6 +164,18 @@ def real_dir(override: str | os.PathLike = "") -> Path | None:
     return path if path.is_dir() else None
 
 
+def portraits_dir() -> Path | None:
+    """Return the folder of portraits that half of the simulated people are lifted from (``$PORTRAITS_DIR``), or None.
+
+    Raises:
+        ConfigError: the variable names no folder.
+    """
+    chosen = os.environ.get("PORTRAITS_DIR", "")
+    if chosen and not Path(chosen).expanduser().is_dir():
+        raise ConfigError(f"PORTRAITS_DIR={chosen} is no folder: correct it, or unset it to paint all faces.")
+    return Path(chosen).expanduser().resolve() if chosen else None
+
+
 def runs_dir() -> Path:
     """Return the parent folder of all runs: ``$RUNS_DIR``, else ``runs``."""
     chosen = os.environ.get("RUNS_DIR", "")

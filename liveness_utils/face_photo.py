@@ -71,6 +71,8 @@ _OVAL = (
     109,
 )
 _CHEEKS = (50, 280, 117, 346, 205, 425)
+_FOREHEAD = (151, 108, 337, 69, 299)
+_FRINGE = 0.25  # cube root of linear light: a forehead further than this from the cheeks is under hair or a hat
 _FREE_EXPRESSIONS = (
     "jawOpen",
     "mouthSmileLeft",
@@ -371,16 +373,24 @@ def lift_folder(folder, *, limit: int | None = None) -> list[faces.Face]:
 
 @dataclass(frozen=True, eq=False)
 class Portrait:
-    """A photo that shows one face: its file, its (478,2) landmarks in pixels, and its number among the folder's photos."""
+    """A photo that shows one face.
+
+    Attributes:
+        path: its file.
+        pixels: (478, 2) landmarks.
+        number: among the folder's photos.
+        open_forehead: whether the forehead has the cheeks' colour. A fringe would be carried onto the bare skin.
+    """
 
     path: Path
     pixels: np.ndarray
     number: int
+    open_forehead: bool = True
 
 
 @lru_cache(maxsize=2)
 def portraits(folder: str) -> tuple[Portrait, ...]:
-    """All photos of a folder that show exactly one face; looked for once a process.
+    """Photos of a folder that show exactly one face, those with an open forehead if there are any; looked for once a process.
 
     Raises:
         FaceError: the folder is missing or no photo in it shows one face.
@@ -388,7 +398,7 @@ def portraits(folder: str) -> tuple[Portrait, ...]:
     found = tuple(_find(folder))
     if not found:
         raise _no_portrait(folder)
-    return found
+    return tuple(p for p in found if p.open_forehead) or found
 
 
 def lift_portrait(found: Portrait) -> faces.Face:
@@ -417,7 +427,15 @@ def _find(folder) -> Iterator[Portrait]:
         image = cv2.imread(str(path), cv2.IMREAD_COLOR)
         seen = landmarker.detect(np.ascontiguousarray(image[..., ::-1])) if image is not None else []
         if len(seen) == 1:
-            yield Portrait(path, np.asarray(seen[0].points, float)[:, :2], number)
+            pixels = np.asarray(seen[0].points, float)[:, :2]
+            yield Portrait(path, pixels, number, _open_forehead(image[..., ::-1], pixels))
+
+
+def _open_forehead(image: np.ndarray, pixels: np.ndarray) -> bool:
+    photo, eyes = srgb_to_linear(image / 255.0), np.linalg.norm(pixels[468] - pixels[473])
+    skin = np.cbrt(_median_colour(photo, pixels[list(_CHEEKS)], 0.12 * eyes))
+    gaps = [np.abs(np.cbrt(_median_colour(photo, pixels[[k]], 0.08 * eyes)) - skin).max() for k in _FOREHEAD]
+    return bool(np.max(gaps) < _FRINGE)
 
 
 def _no_portrait(folder) -> FaceError:

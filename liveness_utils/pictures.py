@@ -27,7 +27,7 @@ from liveness_utils.errors import ConfigError
 from liveness_utils.face_photo import photo_files, portraits
 from liveness_utils.instruments import INSTRUMENTS_PER_SPECIES, SPECIES
 from liveness_utils.landmarks import face_box
-from liveness_utils.simulate import GENERATOR_VERSION, MOTION_MIX, POOLS, ClipSpec, lights_for, still
+from liveness_utils.simulate import FURTHER, GENERATOR_VERSION, MOTION_MIX, POOLS, ClipSpec, lights_for, still
 
 VERSION = 1
 # How many of 64 pictures show what; a replayed video's picture is that of a still, an injection's that of a face.
@@ -35,7 +35,6 @@ VERSION = 1
 MIX = {"bona_fide": 16, "flat_print": 6, "bent_print": 6, "eye_hole_print": 6, "still_replay": 8, "rigid_mask": 10, "soft_mask": 12}  # fmt: skip
 PEOPLE, ROOMS = 4, 4  # of a group of 64 pictures
 GROUP = sum(MIX.values())
-_FIRST = 100_000  # people, scenes and pictures are numbered from here: clips have lower numbers
 _ARRAYS = ("crops", "depth", "species")
 _FOVEATED = ("foveated_crops", "foveated_depth")  # there where `inputs.FOVEATED` says so
 _GROUPS_A_TASK = 6
@@ -93,11 +92,11 @@ def plan(count: int, seed: int = 0, photos: str = "") -> list[list[ClipSpec]]:
 def _group(number: int, count: int, seed: int) -> list[ClipSpec]:
     size = sum(MIX.values())
     rng = np.random.default_rng([seed, 7013, number])
-    people = _FIRST + PEOPLE * number + np.arange(PEOPLE)
-    scenes = _FIRST + ROOMS * number + np.arange(ROOMS)
+    people = FURTHER + PEOPLE * number + np.arange(PEOPLE)
+    scenes = FURTHER + ROOMS * number + np.arange(ROOMS)
     rooms = [(int(scene), str(rng.choice(lights_for(int(scene))))) for scene in scenes]
     shown = rng.permutation([species for species, n in MIX.items() for _ in range(n)])[:count]
-    made = [_spec(_FIRST + number * size + k, str(s), people, rooms, seed, rng) for k, s in enumerate(shown)]
+    made = [_spec(FURTHER + number * size + k, str(s), people, rooms, seed, rng) for k, s in enumerate(shown)]
     return sorted(made, key=lambda spec: spec.scene)  # a room is built once
 
 
@@ -108,7 +107,7 @@ def _spec(number: int, species: str, people: np.ndarray, rooms: list, seed: int,
     return ClipSpec(
         clip_id=clip_id_for("picture", seed, number), number=number, seed=seed, split="train", control=False,
         species=species, subject=subject, other=other,
-        instrument=-1 if species == "bona_fide" else int(rng.integers(INSTRUMENTS_PER_SPECIES, _FIRST)),
+        instrument=-1 if species == "bona_fide" else int(rng.integers(INSTRUMENTS_PER_SPECIES, FURTHER)),
         device=device, capture_device=capture, scene=scene, capture_scene=capture_scene,
         light=light, capture_light=capture_light,
         motion_kind=str(rng.choice(list(MOTION_MIX))), follow_gain=0.0,

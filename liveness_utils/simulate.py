@@ -28,7 +28,7 @@ from liveness_utils.clips import (
     write_clip,
     write_manifest,
 )
-from liveness_utils.config import SPLITS, Profile, profile, write_json
+from liveness_utils.config import SPLITS, Profile, portraits_dir, profile, write_json
 from liveness_utils.devices import DEVICES, DeviceProfile, draw_imu_offset, frame_times
 from liveness_utils.errors import SimulationError
 from liveness_utils.faces import Face, build_face, landmark_table, sample_identity
@@ -61,6 +61,7 @@ POOLS = {
 }
 CROPPED = (1.2, 1.55)  # an attacker cuts the victim's picture to the face, or zooms in
 BEHIND_SHEET = 0.35  # of the light around reaches the eyes behind the holes of a sheet that is worn
+FURTHER = 100_000  # people, scenes and clips that are in no data set of clips are numbered from here
 GROUP = 4  # subjects that appear in each other's clips (numbers mean nothing, so any four will do)
 CONTROL_SHARE = 1 / 6  # further test clips made with devices, instruments and scenes of the training pool
 FOLLOW_SHARE = 0.5  # of faces that turn with the phone, with a gain between 0 and 1
@@ -72,7 +73,7 @@ class ClipSpec:
 
     `changes` is empty in a plan; `redteam` sets it to see what one of an attacker's choices is worth: a field of
     the instrument with its value, ``distance`` (factor) or ``imu_truth`` (share of the true motion in a forged IMU).
-    `photos` is empty in a plan, too; `pictures` sets it to a folder of portraits that the people's faces are lifted from.
+    `photos` is the folder of portraits that the people's faces are lifted from, "" where they are painted.
     """
 
     clip_id: str
@@ -99,12 +100,14 @@ class ClipSpec:
 # ---------------------------------------------------------------- plan
 
 
-def plan(what: Profile | str, seed: int = 0) -> list[ClipSpec]:
+def plan(what: Profile | str, seed: int = 0, photos: str | Path | None = None) -> list[ClipSpec]:
     """Decide every clip of a data set.
 
     Args:
         what: a profile or its name.
         seed: of the data set.
+        photos: folder of portraits that the people of every second group are lifted from; None takes
+            `config.portraits_dir`, "" paints everybody. Nothing else of the plan depends on it.
 
     Returns:
         One spec a clip, in an order that tells nothing of the label.
@@ -117,7 +120,9 @@ def plan(what: Profile | str, seed: int = 0) -> list[ClipSpec]:
     rng = np.random.default_rng([seed, 7001])
     drafts = [d for split in SPLITS for d in _split_drafts(sizes, split, rng)]
     order = rng.permutation(len(drafts))
-    return [_numbered(drafts[j], k, seed) for k, j in enumerate(order)]
+    folder = str((portraits_dir() or "") if photos is None else photos)
+    specs = [_numbered(drafts[j], k, seed) for k, j in enumerate(order)]
+    return [replace(s, photos=folder if s.subject // GROUP % 2 else "") for s in specs] if folder else specs
 
 
 def _numbered(draft: dict, number: int, seed: int) -> ClipSpec:
@@ -206,13 +211,15 @@ def _cycle(values: Sequence, count: int, rng: np.random.Generator) -> list:
 def person(seed: int, subject: int, photos: str = "") -> Face:
     """The face of subject number `subject` of data set `seed`; cached, since subjects come in several clips.
 
-    With a folder of `photos` it is lifted from one of them, in turn: subject k shows photo k modulo their number.
+    With a folder of `photos` it is lifted from one of them, in turn; people of clips and people of single pictures,
+    which are numbered from FURTHER, never share one where there are two or more.
     """
     if photos:
         from liveness_utils import face_photo
 
         found = face_photo.portraits(photos)
-        return face_photo.lift_portrait(found[subject % len(found)])
+        mine = found[int(subject >= FURTHER) :: 2] or found
+        return face_photo.lift_portrait(mine[subject % len(mine)])
     return build_face(sample_identity(np.random.default_rng([seed, 11, subject]), **_covariates(seed, subject)))
 
 
@@ -1071,8 +1078,8 @@ def _row(spec: ClipSpec, shot: Shot, where: Stage, truth: Truth, offset: float, 
         "imu_offset": offset,
         "seed": spec.seed,
         "monk_tone": identity.monk,
-        "age": identity.age,
-        "gender": identity.gender,
+        "age": None if spec.photos else identity.age,  # nobody knows a portrait's
+        "gender": None if spec.photos else identity.gender,
         "illuminance_lux": float(where.lighting.illuminance),
         "swept_angle_deg": float(motion.viewing_direction_change(truth.T_world_camera, truth.T_world_head)),
     }
@@ -1131,6 +1138,7 @@ def generate(
     backend: str = "loky",
     scheduler: str | None = None,
     progress: bool = True,
+    photos: str | Path | None = None,
 ) -> pd.DataFrame:
     """Generate a data set; call again to resume.
 
@@ -1142,6 +1150,7 @@ def generate(
         backend: ``loky`` (this machine) or ``dask``.
         scheduler: address of a Dask scheduler, for ``dask``.
         progress: show a bar.
+        photos: folder of portraits, see `plan`.
 
     Returns:
         The manifest.
@@ -1151,8 +1160,8 @@ def generate(
     """
     sizes = profile(what) if isinstance(what, str) else what
     root = Path(out)
-    specs = plan(sizes, seed)
-    _claim(root, sizes, seed, len(specs))
+    specs = plan(sizes, seed, photos)
+    _claim(root, sizes, seed, specs)
     rows = list(_mapped(_grouped(specs), str(root.resolve()), workers, backend, scheduler, progress))
     by_id = {row["clip_id"]: row for row in rows}
     table = pd.DataFrame([by_id[s.clip_id] for s in specs])
@@ -1160,9 +1169,13 @@ def generate(
     return table
 
 
-def _claim(root: Path, sizes: Profile, seed: int, count: int) -> None:
+def _claim(root: Path, sizes: Profile, seed: int, specs: Sequence[ClipSpec]) -> None:
     """Refuse to mix two data sets in one folder."""
-    mark = {"profile": sizes.data, "seed": seed, "clips": count, "generator": GENERATOR_VERSION}
+    mark = {"profile": sizes.data, "seed": seed, "clips": len(specs), "generator": GENERATOR_VERSION}
+    for folder in {s.photos for s in specs} - {""}:
+        from liveness_utils import face_photo
+
+        mark["portraits"] = len(face_photo.portraits(folder))  # fails here rather than in a worker
     path = root / "dataset.json"
     if path.exists() and json.loads(path.read_text(encoding="utf-8")) != mark:
         raise SimulationError(f"{root} holds another data set ({path.name}): choose another folder or delete it.")
