@@ -240,13 +240,25 @@ _READY = """() => {
 _KERNEL = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel"
 
 
-def open_and_run(page, base: str, notebook: str, seconds: float = 300) -> None:
-    """Open a notebook in Lab, wait until its kernel is idle, run all cells and wait for the widget."""
+def open_and_run(page, base: str, notebook: str, seconds: float = 300, attempts: int = 5) -> None:
+    """Open a notebook in Lab, wait until its kernel is idle, run all cells and wait for the widget.
+
+    On a busy machine Lab may lose what a cell shows, or a command, while it is still putting itself together, and never
+    shows it; a reader would run the cell again.
+    """
+    from playwright.sync_api import TimeoutError
+
     page.goto(f"{base}/lab/tree/{notebook}?reset&token=t")
     page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=1e3 * seconds)
     page.wait_for_function(_READY, timeout=1e3 * seconds)
-    page.evaluate("()=>{window.jupyterapp.commands.execute('notebook:run-all-cells')}")
-    page.wait_for_selector(".lv-start", timeout=1e3 * seconds)
+    for left in reversed(range(attempts)):
+        page.evaluate("()=>{window.jupyterapp.commands.execute('notebook:run-all-cells')}")
+        try:
+            page.wait_for_selector(".lv-start", timeout=1e3 * seconds / attempts)
+            return
+        except TimeoutError:
+            if not left:
+                raise
 
 
 def ask_kernel(page, code: str) -> str:
