@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -240,25 +241,27 @@ _READY = """() => {
 _KERNEL = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel"
 
 
-def open_and_run(page, base: str, notebook: str, seconds: float = 300, attempts: int = 5) -> None:
-    """Open a notebook in Lab, wait until its kernel is idle, run all cells and wait for the widget.
+def open_and_run(page, base: str, notebook: str, seconds: float = 300) -> None:
+    """Open a notebook in Lab with a kernel of its own, wait until that is idle, run all cells and wait for the widget.
 
-    On a busy machine Lab may lose what a cell shows, or a command, while it is still putting itself together, and never
-    shows it; a reader would run the cell again.
+    In a kernel that has shown widgets to another page, Lab would first put those together again, and on a busy machine
+    it waits for ever for one that does not answer in time.
     """
-    from playwright.sync_api import TimeoutError
-
+    _end_kernels(base)
     page.goto(f"{base}/lab/tree/{notebook}?reset&token=t")
     page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=1e3 * seconds)
     page.wait_for_function(_READY, timeout=1e3 * seconds)
-    for left in reversed(range(attempts)):
-        page.evaluate("()=>{window.jupyterapp.commands.execute('notebook:run-all-cells')}")
-        try:
-            page.wait_for_selector(".lv-start", timeout=1e3 * seconds / attempts)
-            return
-        except TimeoutError:
-            if not left:
-                raise
+    page.evaluate("()=>{window.jupyterapp.commands.execute('notebook:run-all-cells')}")
+    page.wait_for_selector(".lv-start", timeout=1e3 * seconds)
+
+
+def _end_kernels(base: str) -> None:
+    server = f"http://127.0.0.1:{base.rsplit(':', 1)[1]}/api/sessions"
+    with urllib.request.urlopen(f"{server}?token=t", timeout=300) as answer:
+        sessions = json.load(answer)
+    for session in sessions:
+        ended = urllib.request.Request(f"{server}/{session['id']}?token=t", method="DELETE")
+        urllib.request.urlopen(ended, timeout=300).close()
 
 
 def ask_kernel(page, code: str) -> str:

@@ -146,10 +146,7 @@ def test_people_of_every_second_group_come_from_photos(portraits):
     assert mixed[0] == plain[0] and {s.photos for s in mixed[1]} == {str(portraits)}
     assert [replace(s, photos="") for s in mixed[1]] == plain[1]
     found = face_photo.portraits(str(portraits))
-    assert [p.path.name for p in found] == ["0.png", "1.png"]
-    for number in (7, 8):
-        lifted = face_photo.lift_portrait(found[number % 2])
-        assert np.array_equal(simulate.person(0, number, str(portraits)).albedo, lifted.albedo)
+    assert [p.path.name for p in found] == ["0.png", "1.png"] and all(p.open_forehead for p in found)
     spec = replace(mixed[1][0], species="bona_fide", instrument=-1)
     shown, depth, *_ = pictures.picture(spec)
     made_up, *_ = pictures.picture(replace(spec, photos=""))
@@ -166,6 +163,25 @@ def test_a_mark_names_the_photos(portraits, tmp_path):
     cv2.imwrite(str(tmp_path / "photos" / "nobody.png"), np.full((320, 320, 3), 90, np.uint8))
     with pytest.raises(FaceError, match="exactly one face"):
         pictures.prepare(tmp_path / "out", 32, photos=tmp_path / "photos", progress=False)
+
+
+def test_clips_and_pictures_share_no_portrait(portraits):
+    found = face_photo.portraits(str(portraits))
+    of_clips, of_pictures = (simulate.person(0, number, str(portraits)) for number in (4, simulate.FURTHER + 4))
+    assert np.array_equal(of_clips.albedo, face_photo.lift_portrait(found[0]).albedo)
+    assert np.array_equal(of_pictures.albedo, face_photo.lift_portrait(found[1]).albedo)
+
+
+def test_half_of_a_data_sets_people_are_lifted_and_nothing_else_changes(portraits, monkeypatch):
+    plain, mixed = simulate.plan("quick", 0, ""), simulate.plan("quick", 0, portraits)
+    lifted = {s.subject for s in mixed if s.photos}
+    assert lifted and lifted == {s.subject for s in plain if s.subject // simulate.GROUP % 2}
+    assert [replace(s, photos="") for s in mixed] == plain
+    monkeypatch.setenv("PORTRAITS_DIR", str(portraits))
+    assert simulate.plan("quick", 0) == mixed
+    monkeypatch.setenv("PORTRAITS_DIR", str(portraits / "none"))
+    with pytest.raises(ConfigError, match="PORTRAITS_DIR"):
+        simulate.plan("quick", 0)
 
 
 def _short(prepared, out, **changes) -> training.TrainConfig:

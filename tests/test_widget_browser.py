@@ -156,6 +156,8 @@ def test_the_verdicts_shown_are_those_of_the_recorded_clips(browser, lab, camera
     assert takes
     for take in takes:
         shown, again = take["shown"], take["offline"]
+        if any("pauses" in reason for reason in again["reasons"]):  # a busy camera's: live, what came after it counts
+            continue
         near = None not in (again["score"], shown["score"]) and abs(again["score"] - again["threshold"]) < 0.05
         assert near or shown["decision"] == again["decision"], f"{shown['sentence']} / {again['sentence']}"
         number = next((x["clip"] for x in seen if abs(x["from"] / 1e3 - take["begun"]) < 0.5), None)
