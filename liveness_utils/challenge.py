@@ -32,6 +32,7 @@ from liveness_utils.cues import (
 )
 from liveness_utils.errors import LivenessError
 from liveness_utils.landmarks import Landmarker, Track, blink_signal, detect_blinks, track
+from liveness_utils.perception import imu_quality
 
 PROMPTS = ("turn_left", "turn_right", "blink_twice", "move_closer", "sweep")
 INSTRUCTIONS: Mapping[str, str] = MappingProxyType({
@@ -391,8 +392,8 @@ def verify(
         response: one clip in which everything is done in order, or one clip a prompt.
         tracks: of the clips, if known. landmarker: to track with; None opens one.
         now: time of arrival on the clock of `challenge.created`; None does not ask for the time.
-        need_imu: whether an approach without IMU fails too, as a sweep does always (and as it should
-            where this phone has shown sensors: leaving them out is what an attacker would do).
+        need_imu: whether an answer without motion data fails whatever was asked, as a sweep does always (and as
+            it should where this phone has shown sensors: leaving them out is what an attacker would do).
         limits: what counts as done.
 
     Returns:
@@ -424,12 +425,12 @@ def _verify(
     asked = [prompts] if len(clips) == 1 else [(p,) for p in prompts]
     objections, steps = [], []
     for clip, seen, todo in zip(clips, found, asked, strict=True):
-        objections += _objections(clip, seen, limits)
+        objections += _objections(clip, seen, limits) + _imu_objections(clip, need_imu)
         signals = measure(clip, seen)
         events = find_events(signals, limits)
         objections += _disorder(events, todo)
         objections += _contradictions(clip, signals, limits) if signals.imu else []
-        steps += _steps(todo, events, signals, clip, seen, need_imu, limits)
+        steps += _steps(todo, events, signals, clip, seen, limits)
     reasons = dict.fromkeys([*objections, *(s.reason for s in steps if not s.passed)])
     return ChallengeResult(not reasons and all(s.passed for s in steps), tuple(reasons), tuple(steps))
 
@@ -447,6 +448,13 @@ def _objections(clip: Clip, found: Track, limits: Limits) -> list[str]:
         ((found.n_faces > 1).mean() > limits.several, "several faces"),
     )
     return [sentence for failed, sentence in checks if failed]
+
+
+def _imu_objections(clip: Clip, need_imu: bool) -> list[str]:
+    """A record that is no evidence objects, and so does the lack of one where it is needed."""
+    if clip.imu is None:
+        return ["no motion data: allow the motion sensors and answer again"] if need_imu else []
+    return list(imu_quality.problems(clip.imu, float(clip.t[0]), float(clip.t[-1])))
 
 
 def _disorder(events: list[Event], prompts: Sequence[str]) -> list[str]:
@@ -467,7 +475,7 @@ def _contradictions(clip: Clip, signals: Signals, limits: Limits) -> list[str]:
     return []
 
 
-def _steps(todo, events, signals: Signals, clip: Clip, found: Track, need_imu: bool, limits: Limits):
+def _steps(todo, events, signals: Signals, clip: Clip, found: Track, limits: Limits):
     """Give each prompt its event, in order; blinks must fall between the neighbours' events."""
     by_name, steps = {e.prompt: e for e in events}, []
     for k, prompt in enumerate(todo):
@@ -476,7 +484,7 @@ def _steps(todo, events, signals: Signals, clip: Clip, found: Track, need_imu: b
             hi = min((by_name[p].peak for p in todo[k + 1 :] if p in by_name), default=math.inf)
             between = [e for e in blink_pairs(signals.blinks, limits.blink_gap) if lo < e.peak and e.start < hi]
             steps.append(_blink_step(between, signals))
-        elif not signals.imu and (prompt == "sweep" or need_imu and prompt == "move_closer"):
+        elif not signals.imu and prompt == "sweep":
             steps.append(StepResult(prompt, False, {}, f"no motion data for: {prompt.replace('_', ' ')}"))
         elif prompt not in by_name:
             steps.append(StepResult(prompt, False, {}, f"not done: {prompt.replace('_', ' ')}"))

@@ -384,7 +384,7 @@ def _predict(args: argparse.Namespace) -> None:
     # What is judged and no more: twelve seconds of 640 x 480 would be 330 MB.
     clip = clips.load_recording(args.video, args.imu, max_seconds=runtime.JUDGED_SECONDS)
     verdict = runtime.predict_clip(clip, args.bundle or config.default_bundle())
-    print(verdict.to_json() if args.json else verdict.sentence)
+    print(verdict.to_json() if args.json else "\n".join((verdict.sentence, *verdict.notes)))
 
 
 # --- live ---------------------------------------------------------------------------------

@@ -26,6 +26,8 @@ import cv2
 import numpy as np
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import VideoReformatter
+from scipy.ndimage import uniform_filter1d
+from scipy.spatial.transform import Rotation
 
 from liveness_utils.errors import ClipError
 
@@ -83,11 +85,15 @@ class Imu:
         accel: (M, 3) float32 specific force, m/s², gravity included (upright at rest: 0, +9.81, 0);
             None where the record has no accelerometer.
         gyro: (M, 3) float32 angular rate, rad/s; None where the record has no gyroscope.
+        source: file that it came from, for error messages.
+        notes: sentences on what was converted in reading it.
     """
 
     t: np.ndarray
     accel: np.ndarray | None
     gyro: np.ndarray | None
+    source: str = ""
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.t)
@@ -499,37 +505,54 @@ def _imu_table(imu: Imu) -> pd.DataFrame:
 
 
 def read_imu(path: str | Path, *, check_units: bool = True) -> Imu:
-    """Read an IMU record from Parquet or CSV.
+    """Read an IMU record from Parquet or a text table.
 
     Column ``t`` (seconds) is required, and ``ax, ay, az`` (m/s²), ``gx, gy, gz`` (rad/s) or
-    both; a sensor that is absent becomes None. What a platform reports with another sign or
-    screen rotation goes through `normalise_imu`.
+    both; a sensor that is absent becomes None. Units that are another's beyond doubt are
+    converted (`in_si_units`). What a platform reports with another sign or screen rotation goes
+    through `normalise_imu`; whether the record is evidence is `perception.imu_quality`'s to say.
 
     Args:
-        path: ``.parquet`` or ``.csv``.
-        check_units: also refuse values that are plainly in g or in degrees per second.
+        path: Parquet, or text with commas, semicolons (and decimal commas) or tabs; lines
+            that begin with ``#`` are passed over.
+        check_units: recognise and convert units; a stored clip has this course's own.
 
     Raises:
-        ClipError: if columns are missing, values are not finite, times do not increase,
-            or the units are wrong.
+        ClipError: if the file is no such table, columns are missing, values are not finite,
+            or times do not increase.
     """
     path = Path(path)
     imu = _imu_from_table(_read_table(path), path)
-    problems = (imu_unit_problems(imu) if check_units else [])[:1]
-    if problems:
-        raise ClipError(f"{path}: {problems[0]}")
-    return imu
+    return in_si_units(imu) if check_units else imu
 
 
 def _read_table(path: Path) -> dict[str, list]:
     """Columns by name in lower case. A Parquet file is read without pandas, which takes 70 MB."""
+    if path.is_dir():
+        raise ClipError(f"{path}: is a folder; join its sensors into one table, {_WANTED}, and give that file.")
     if not path.is_file():
         raise ClipError(f"{path}: no such IMU file; check the path.")
+    with open(path, "rb") as file:
+        start = file.read(4)
+    for magic, words in _NOT_TABLES.items():
+        if start[: len(magic)] == magic and (magic or not start):
+            raise ClipError(f"{path}: {words}.")
     try:
-        columns = _csv_columns(path) if path.suffix.lower() == ".csv" else _parquet_columns(path)
+        columns = _parquet_columns(path) if start == b"PAR1" else _text_columns(path)
+    except ClipError:
+        raise
     except Exception as error:  # readers raise a dozen kinds of their own
         raise ClipError(f"{path}: not a readable CSV or Parquet table; export it again.") from error
     return {str(name).strip().lower(): values for name, values in columns.items()}
+
+
+_WANTED = "columns t (s from the first video frame), ax, ay, az (m/s²), gx, gy, gz (rad/s)"
+_NOT_TABLES = {
+    b"PK": "is an Excel workbook; save it as CSV",
+    b"{": f"is JSON; convert it to a CSV table, {_WANTED}",
+    b"[": f"is JSON; convert it to a CSV table, {_WANTED}",
+    b"": "is empty; record or copy it again",
+}
 
 
 def _parquet_columns(path: Path) -> dict[str, list]:
@@ -539,32 +562,64 @@ def _parquet_columns(path: Path) -> dict[str, list]:
         return file.read().to_pydict()
 
 
-def _csv_columns(path: Path) -> dict[str, list]:
+def _text_columns(path: Path) -> dict[str, list]:
+    """A text table as spreadsheets and loggers write it: the first line that is no comment names the columns."""
     import pandas as pd
 
-    return pd.read_csv(path).to_dict("list")
+    lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if not line.startswith("#")]
+    later = next((k for k, line in enumerate(lines[:100], 1) if _is_header(line)), 1)
+    if later > 1:
+        raise ClipError(f"{path}: its column names come in line {later}; delete the lines above, and give {_WANTED}.")
+    separator = next((c for c in ";\t" if c in lines[0]), ",")
+    decimal = "," if separator != "," and any("," in line for line in lines[1:]) else "."
+    return pd.read_csv(io.StringIO("\n".join(lines)), sep=separator, decimal=decimal).to_dict("list")
+
+
+def _is_header(line: str) -> bool:
+    names = {name.strip().lower() for name in re.split(r"[,;\t]", line)}
+    return "t" in names and bool(names & set(IMU_COLUMNS[1:]))
 
 
 def _imu_from_table(table: dict[str, list], path: Path) -> Imu:
     groups = {"accel": IMU_COLUMNS[1:4], "gyro": IMU_COLUMNS[4:7]}
     present = {k: all(c in table for c in cols) for k, cols in groups.items()}
     if "t" not in table or not any(present.values()):
-        raise ClipError(f"{path}: needs column t and ax, ay, az or gx, gy, gz; found {list(table)}.")
-    t = _finite_columns(table, ("t",), path)[:, 0]
-    if len(t) < 2 or np.any(np.diff(t) <= 0):
-        raise ClipError(f"{path}: IMU times must increase; sort the rows and drop duplicates.")
+        raise ClipError(f"{path}: needs column t and ax, ay, az or gx, gy, gz; found {list(table)}; give {_WANTED}.")
+    _check_rows({name: table[name] for name in ("t", *(c for k in groups if present[k] for c in groups[k]))}, path)
+    t = np.array(table["t"], np.float64)
+    _check_clock(t, path)
     values = {
-        k: _finite_columns(table, cols, path).astype(np.float32) if present[k] else None for k, cols in groups.items()
+        k: np.array([table[c] for c in cols], np.float64).T.astype(np.float32) if present[k] else None
+        for k, cols in groups.items()
     }
-    return Imu(t=t, **values)
+    return Imu(t=t, **values, source=str(path))
 
 
-def _finite_columns(table: dict[str, list], names: Sequence[str], path: Path) -> np.ndarray:
-    values = np.array([[_number(v) for v in table[name]] for name in names], np.float64).T
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    if len(bad):
-        raise ClipError(f"{path}: row {bad[0]} of {', '.join(names)} is empty or not a number; drop such rows.")
-    return values
+def _check_rows(columns: Mapping[str, list], path: Path) -> None:
+    """Every cell a number; sensors that were stamped apart leave every other row half empty."""
+    known = np.array([[math.isfinite(_number(v)) for v in column] for column in columns.values()])
+    bad = np.flatnonzero(~known.all(axis=0))
+    if not len(bad):
+        return
+    if len(bad) > 0.5 * known.shape[1] and known[0].all() and known.any(axis=1).all():
+        raise ClipError(
+            f"{path}: the two sensors have times of their own, so that rows are half empty; "
+            "interpolate both to one clock, seven numbers a row."
+        )
+    raise ClipError(f"{path}: row {bad[0]} of {', '.join(columns)} is empty or not a number; drop such rows.")
+
+
+def _check_clock(t: np.ndarray, path: Path) -> None:
+    step = np.diff(t)
+    if len(t) < 2:
+        raise ClipError(f"{path}: has fewer than two rows; IMU times must increase.")
+    back = np.flatnonzero(step <= 0)
+    if len(back):
+        k, how = back[0] + 1, "repeats" if step[back[0]] == 0 else "goes back before"
+        raise ClipError(
+            f"{path}: IMU times must increase, and row {k} {how} the time of row {k - 1}; "
+            "drop repeated rows; where the clock was set back, record again."
+        )
 
 
 def _number(value: Any) -> float:
@@ -574,49 +629,74 @@ def _number(value: Any) -> float:
         return math.nan
 
 
-def imu_unit_problems(imu: Imu) -> list[str]:
-    """Sentences on units that cannot be SI; empty if all is plausible.
+_TIME_UNITS = {"milliseconds": 1e-3, "microseconds": 1e-6, "nanoseconds": 1e-9}
 
-    A phone in a hand reads a median specific force of 9.8 m/s². Degrees per second show in
-    rates that no hand reaches, or, with an accelerometer at hand, in a turn of the gravity
-    direction that is 57 times smaller than the rates claim.
+
+def in_si_units(imu: Imu) -> Imu:
+    """Convert units that are another's beyond doubt, and note it; what is doubtful stays as it is.
+
+    A phone samples motion 2 to 1000 times a second, which tells seconds from milliseconds,
+    microseconds and nanoseconds; its specific force at rest is 9.8 m/s², or 1 g; rates in degrees
+    carry gravity away where the same in radians leave it in place (`gravity_misfit`).
+
+    Args:
+        imu: as read.
+
+    Returns:
+        the record with `Imu.notes`.
     """
-    problems = []
-    if imu.accel is not None:
-        problems += _accel_unit_problems(float(np.median(np.linalg.norm(imu.accel, axis=1))))
-    if imu.gyro is not None and _looks_like_degrees(imu):
-        problems.append("angular rate looks like degrees per second; multiply by π/180.")
-    return problems
+    interval = float(imu.t[-1] - imu.t[0]) / (len(imu) - 1)
+    for name, unit in _TIME_UNITS.items():
+        if 1e-3 <= interval * unit < 0.5:
+            imu = _noted(imu, f"times read as {name}", t=imu.t * unit)
+            break
+    if imu.accel is not None and 0.8 < float(np.median(np.linalg.norm(imu.accel, axis=1))) < 1.2:
+        imu = _noted(imu, "specific force read as units of g", accel=imu.accel * np.float32(_GRAVITY))
+    if imu.accel is not None and imu.gyro is not None and interval > 0:
+        degrees = replace(imu, gyro=np.radians(imu.gyro))
+        if gravity_misfit(imu)[1] > 0.5 and gravity_misfit(degrees)[1] < 0.1:
+            imu = _noted(imu, "angular rate read as degrees per second", gyro=degrees.gyro)
+    return imu
 
 
-def _accel_unit_problems(median: float) -> list[str]:
-    if 0.7 < median < 1.3:
-        return ["specific force looks like units of g; multiply by 9.80665."]
-    if median < 6.0:
-        return ["specific force lacks gravity; record acceleration including gravity."]
-    if median > 20.0:
-        return ["specific force is above 2 g throughout; give it in m/s²."]
-    return []
+def _noted(imu: Imu, words: str, **changes: Any) -> Imu:
+    return replace(imu, notes=(*imu.notes, f"{imu.source or 'the motion record'}: {words}"), **changes)
 
 
-def _looks_like_degrees(imu: Imu) -> bool:
-    rate = np.linalg.norm(imu.gyro, axis=1)
-    if np.median(rate) > 6.0 or rate.max() > 70.0:
-        return True
-    return _gravity_turn_gain(imu) < 0.2
+def gravity_misfit(imu: Imu) -> tuple[float, float]:
+    """How far the accelerometer is from gravity as the gyroscope turns it.
 
+    Every reading is turned back into the axes of the first one. There gravity stands still, and
+    what half a second's mean leaves beside it is the phone's slow acceleration.
 
-def _gravity_turn_gain(imu: Imu) -> float:
-    """Turn of the smoothed gravity direction over the turn that the gyroscope claims."""
-    if imu.accel is None or len(imu) < 32:
-        return 1.0
-    width = max(3, round(0.3 / float(np.median(np.diff(imu.t)))))
-    smooth = np.apply_along_axis(np.convolve, 0, imu.accel, np.ones(width) / width, "same")
-    up = smooth / np.maximum(np.linalg.norm(smooth, axis=1, keepdims=True), 1e-6)
-    seen = np.gradient(up, imu.t, axis=0)[width:-width]
-    claimed = -np.cross(imu.gyro, up)[width:-width]
-    energy = float(np.mean(np.sum(claimed**2, axis=1))) if len(claimed) else 0.0
-    return float(np.mean(np.sum(seen * claimed, axis=1))) / energy if energy > 0.25 else 1.0
+    Args:
+        imu: both sensors, SI units.
+
+    Returns:
+        rms in m/s² of that rest, and by how much it exceeds the rest of the readings as they
+        are: above 0 the gyroscope makes it worse, as with wrong units, axes, signs or times.
+
+    Example:
+        >>> t = np.arange(0, 2, 0.01)
+        >>> tip = np.stack([np.cos(t), np.sin(t), 0 * t], 1)  # gravity in a phone that rolls at -1 rad/s
+        >>> good = Imu(t, 9.8 * tip, np.tile([0.0, 0.0, -1.0], (200, 1)))
+        >>> [round(v) for v in gravity_misfit(good)]
+        [0, -4]
+    """
+    steps = 0.5 * (imu.gyro[1:] + imu.gyro[:-1]).astype(float) * np.diff(imu.t)[:, None]
+    turned = [np.eye(3)]
+    for step in Rotation.from_rotvec(steps).as_matrix():
+        turned.append(turned[-1] @ step)
+    force = imu.accel.astype(float)
+    width = int(np.clip(0.5 * (len(imu) - 1) / (imu.t[-1] - imu.t[0]), 3, len(imu)))
+    size, rests = np.linalg.norm(force, axis=1).mean(), []
+    for values in (np.einsum("nij,nj->ni", turned, force), force):
+        smooth = uniform_filter1d(values, width, axis=0, mode="nearest")[width // 2 : -(width // 2)]
+        smooth = smooth if len(smooth) else values
+        mean = values.mean(0)
+        still = mean * size / max(float(np.linalg.norm(mean)), 1e-9)
+        rests.append(math.sqrt(((smooth - still) ** 2).sum(1).mean()))
+    return rests[0], rests[0] - rests[1]
 
 
 _ACCEL_SIGN = {"w3c": 1.0, "android": 1.0, "ios_safari": -1.0, "ios_coremotion": -1.0}
@@ -671,7 +751,7 @@ def normalise_imu(
         )
     turn = _quarter_turn(screen_angle)
     accel = _turned(imu.accel, turn, scales[accel_unit] * _ACCEL_SIGN[platform])
-    return Imu(imu.t, accel, _turned(imu.gyro, turn, scales[gyro_unit]))
+    return replace(imu, accel=accel, gyro=_turned(imu.gyro, turn, scales[gyro_unit]))
 
 
 def _quarter_turn(angle: int) -> np.ndarray:
@@ -787,12 +867,10 @@ def slice_clip(clip: Clip, start: float, stop: float) -> Clip:
     return replace(clip, frames=clip.frames[keep], t=clip.t[keep] - zero, imu=imu, truth=None)
 
 
-def _slice_imu(imu: Imu, first: float, last: float) -> Imu | None:
+def _slice_imu(imu: Imu, first: float, last: float) -> Imu:
     keep = (imu.t >= first - 0.5) & (imu.t <= last + 0.5)
-    if keep.sum() < 2:
-        return None
-    parts = [None if v is None else v[keep] for v in (imu.accel, imu.gyro)]
-    return Imu(imu.t[keep] - first, *parts)
+    accel, gyro = (None if v is None else v[keep] for v in (imu.accel, imu.gyro))
+    return replace(imu, t=imu.t[keep] - first, accel=accel, gyro=gyro)
 
 
 def validate_clip(clip: Clip) -> list[str]:
@@ -823,12 +901,9 @@ def _imu_problems(clip: Clip) -> list[str]:
     values = [v for v in (imu.accel, imu.gyro) if v is not None]
     if not values or any(v.shape != (len(imu.t), 3) or not np.isfinite(v).all() for v in values):
         return [f"{name}: IMU values must be finite and (M, 3) for each of M times."]
-    if len(imu.t) < 2 or not np.isfinite(imu.t).all() or np.any(np.diff(imu.t) <= 0):
+    if not np.isfinite(imu.t).all() or np.any(np.diff(imu.t) <= 0):
         return [f"{name}: IMU times must increase."]
-    problems = [f"{name}: {p}" for p in imu_unit_problems(imu)]
-    if len(clip.t) and (imu.t[0] > clip.t[0] + 0.2 or imu.t[-1] < clip.t[-1] - 0.2):
-        problems.append(f"{name}: the IMU record does not cover the video; start it earlier.")
-    return problems
+    return []
 
 
 def _meta_problems(clip: Clip) -> list[str]:
@@ -978,6 +1053,8 @@ def load_clip(
     meta = _find_row(root, clip_id) if row is None else _plain(dict(row))
     frames, t = (read_image(still)[None], np.zeros(1)) if still else read_video(folder / "video.mp4")
     imu_path = folder / "imu.parquet"
+    if meta.get("imu_kind") is not None and not imu_path.is_file():
+        raise ClipError(f"{imu_path}: the manifest tells of motion data and they are missing; copy the clip again.")
     return Clip(
         clip_id=clip_id,
         frames=frames,

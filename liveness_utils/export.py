@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
 import liveness_utils
 from liveness_utils import bundle as bundles
 from liveness_utils import dataset as ds
-from liveness_utils import inputs
+from liveness_utils import inputs, metrics
 from liveness_utils.bundle import Bundle
 from liveness_utils.errors import BundleError, ModelError
 from liveness_utils.landmarks import FOVEA, FOVEA_POWER
@@ -749,22 +750,44 @@ def dev_thresholds(
 ) -> dict[str, dict[str, dict]]:  # fmt: skip
     """Choose thresholds on the dev set, one for each set of modalities a clip may have.
 
+    Returns:
+        as `thresholds_of`.
+    """
+    from liveness_utils.training import score
+
+    tables = {}
+    for key, pattern in bundles.PATTERNS.items():
+        modalities = [m for m, on in zip(inputs.MODALITIES, key, strict=True) if on]
+        tables[pattern] = score(checkpoint, prepared, split=split, modalities=modalities, progress=progress)
+    return thresholds_of(tables, targets)
+
+
+def thresholds_of(
+    tables: Mapping[str, pd.DataFrame], targets: Sequence[float] = (0.05, 0.01)
+) -> dict[str, dict[str, dict]]:
+    """Choose thresholds such that less evidence never helps: no part of it accepts a species more often than all of it.
+
     Without an IMU an injection has bona fide pixels and cannot be told: there thresholds are
     chosen on the presentation attacks alone, and `without` says so.
+
+    Args:
+        tables: by modalities (`bundle.PATTERNS`), scores of the same dev clips.
+        targets: of the worst species' APCER.
 
     Returns:
         name (apcer5, apcer1, eer) to modalities to a `metrics.Threshold` as a dict.
     """
-    from liveness_utils.metrics import thresholds
-    from liveness_utils.training import score
-
+    whole = bundles.PATTERNS[1, 1, 1]
     found: dict[str, dict[str, dict]] = {}
-    for key, pattern in bundles.PATTERNS.items():
-        modalities = [m for m, on in zip(inputs.MODALITIES, key, strict=True) if on]
-        table = score(checkpoint, prepared, split=split, modalities=modalities, progress=progress)
-        left_out = [] if key[2] else ["injection"]
-        table = table[~table["pai_species"].isin(left_out)]
-        for name, threshold in thresholds(table, targets).items():
+    for pattern, table in tables.items():
+        left_out = [] if "imu" in pattern else ["injection"]
+        told = table[~table["pai_species"].isin(left_out)]
+        for name, threshold in metrics.thresholds(told, targets).items():
+            if pattern != whole:
+                full = tables[whole]
+                value = found[name][whole]["value"]
+                rates = metrics.apcer(full["score"], full["is_bonafide"], value, full["pai_species"])
+                threshold = metrics.no_looser(threshold, told, rates)
             found.setdefault(name, {})[pattern] = threshold.as_dict() | {"without": left_out}
     return found
 

@@ -12,7 +12,10 @@ from dataclasses import dataclass, fields, replace
 import cv2
 import numpy as np
 
+from liveness_utils import clips
+from liveness_utils.errors import ClipError
 from liveness_utils.landmarks import face_crop, foveated_crop, interocular_distance, make_track
+from liveness_utils.perception import imu_quality
 
 FRAMES = 25
 RATE = 10.0
@@ -45,7 +48,8 @@ def presence_of(features: np.ndarray, imu_valid: np.ndarray) -> np.ndarray:
 
     Args:
         features: (n, G), NaN where not measured; half of the frames must carry something.
-        imu_valid: (n,) bool; nine of ten windows must be recorded.
+        imu_valid: (n,) bool; one window is enough. Whether the record is whole is for `imu_quality.problems` to say:
+            a broken one is refused, never judged as if there were none.
 
     Returns:
         (3,) float32 of 1 and 0; video is always 1.
@@ -54,8 +58,7 @@ def presence_of(features: np.ndarray, imu_valid: np.ndarray) -> np.ndarray:
     [1.0, 0.0, 1.0]
     """
     seen = np.isfinite(features).any(axis=1).mean() >= 0.5
-    felt = np.asarray(imu_valid, bool).mean() >= 0.9
-    return np.array([1.0, seen, felt], np.float32)
+    return np.array([1.0, seen, np.any(imu_valid)], np.float32)
 
 
 def fill_missing(values: np.ndarray, fill: np.ndarray) -> np.ndarray:
@@ -211,11 +214,14 @@ def clip_inputs(clip, track, features: np.ndarray, index: np.ndarray | None = No
             timestamp.
 
     Raises:
-        ClipError: the clip is too short or pauses.
+        ClipError: the clip is too short or pauses, or its motion record is no evidence (neither is
+            asked where an index is given).
     """
-    from liveness_utils import clips
-
-    index = clips.network_frame_indices(clip.t) if index is None else index
+    if index is None:
+        index = clips.network_frame_indices(clip.t)
+        broken = () if clip.imu is None else imu_quality.problems(clip.imu, *clip.t[index[[0, -1]]])
+        if broken:
+            raise ClipError("; ".join(broken))
     features = np.asarray(features, np.float32)[index]
     windows, valid = clips.imu_windows(clip.imu, clip.t[index])
     crops = face_crops(clip, track, index)

@@ -452,6 +452,28 @@ def threshold_for_apcer(
     return _threshold(s, y, names, _middle_above(s, y, barrier), target, enough)
 
 
+def no_looser(threshold: Threshold, dev: pd.DataFrame, rates: Mapping[str, Rate]) -> Threshold:
+    """Raise a threshold until no species is accepted more often than elsewhere; where none is, it is returned as it is.
+
+    Args:
+        threshold: chosen on `dev`.
+        dev: scores with less evidence.
+        rates: APCER by species with all evidence, at its own threshold; species not named are not asked for.
+
+    Returns:
+        the same threshold, or the next higher one with the least BPCER.
+
+    >>> dev = pd.DataFrame({"score": [0.9, 0.5, 0.4], "is_bonafide": [1, 0, 0], "pai_species": [None, "mask", "print"]})
+    >>> round(no_looser(Threshold(0.45, 0.5, Rate(1, 2), "mask", Rate(0, 1), True), dev, {"mask": Rate(0, 60)}).value, 2)
+    0.7
+    """
+    s, y, names = _table(dev)
+    barrier = max((_must_reject(s[~y & (names == name)], rate.value) for name, rate in rates.items()), default=-np.inf)
+    if threshold.value > barrier:
+        return threshold
+    return _threshold(s, y, names, _middle_above(s, y, barrier), threshold.target, threshold.supported)
+
+
 def _must_reject(attack: NDArray, target: float) -> float:
     """Highest attack score that has to be rejected for this species; -inf if none has."""
     allowed = int(np.floor(target * attack.size + 1e-9))

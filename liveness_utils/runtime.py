@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from liveness_utils.config import plain
 from liveness_utils.cues import FEATURE_SCALE, FRAME_FEATURES, FeatureExtractor
 from liveness_utils.errors import BundleError, LivenessError, SessionError
 from liveness_utils.landmarks import FaceTracker, Landmarker
+from liveness_utils.perception import imu_quality
 
 DECISIONS = ("bona_fide", "attack", "no_decision")
 MAX_PIXELS = 4096 * 4096
@@ -38,6 +39,7 @@ MAX_FRAME_GAP = 0.25
 JUDGED_SECONDS = (inputs.FRAMES - 1) / inputs.RATE + MAX_FRAME_GAP
 IMU_MEMORY = 30.0
 GRID_SLACK = 1e-6
+_VIDEO_RATES = [FRAME_FEATURES.index(f"video_rate_{axis}") for axis in "xyz"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Verdict:
             the network's consistency and species.
         timings_ms: landmarks, features and model.
         dev: the threshold's errors on the dev set, as `metrics.Threshold.as_dict`.
+        notes: sentences on what was converted before it was judged, such as units.
     """
 
     decision: str
@@ -64,6 +67,7 @@ class Verdict:
     cues: dict[str, Any] = field(default_factory=dict)
     timings_ms: dict[str, float] = field(default_factory=dict)
     dev: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -228,10 +232,14 @@ class _ImuBuffer:
         self._rows = kept[kept[:, 0] >= kept[-1, 0] - IMU_MEMORY] if len(kept) else kept
         return rows
 
+    @property
+    def record(self) -> Imu:
+        """What is held, as one record."""
+        return Imu(self._rows[:, 0], self._rows[:, 1:4].astype(np.float32), self._rows[:, 4:7].astype(np.float32))
+
     def window(self, t: float) -> tuple[np.ndarray, bool]:
         """(32, 6) samples that had arrived by t, and whether they were recorded."""
-        record = Imu(self._rows[:, 0], self._rows[:, 1:4].astype(np.float32), self._rows[:, 4:7].astype(np.float32))
-        windows, valid = imu_windows(record if len(record) else None, np.array([t]))
+        windows, valid = imu_windows(self.record, np.array([t]))
         return windows[0], bool(valid[0])
 
 
@@ -242,10 +250,14 @@ class LivenessSession:
     is there while filming; `verdict` runs the whole-clip model on the last 25 of them, the model
     that the thresholds were chosen for. Calls from several threads are put in line.
 
+    Motion data that were given or promised (`expect_imu`) and are then missing or broken
+    (`imu_quality.problems`) are a reason for no decision: less evidence never helps.
+
     Args:
         bundle: a folder, or a bundle already loaded.
         intrinsics: of the camera, or None. facing: front or rear. threads: of the model.
         stream: also run the step model.
+        require_imu: expect motion data of everyone.
 
     Raises:
         BundleError: the bundle is refused. LandmarkError: MediaPipe or its model is missing.
@@ -261,7 +273,9 @@ class LivenessSession:
         facing: str = "front",
         threads: int = 1,
         stream: bool = True,
+        require_imu: bool = False,
     ) -> None:
+        self.require_imu = require_imu
         self.bundle = bundle if isinstance(bundle, Bundle) else load(bundle)
         if self.bundle.feature_names != FRAME_FEATURES:
             raise BundleError(
@@ -297,8 +311,9 @@ class LivenessSession:
     def _begin(self) -> None:
         self._tracker = FaceTracker(self._landmarker)
         self._extractor = FeatureExtractor(self.intrinsics, self.facing)
-        self._imu = _ImuBuffer()
+        self._imu, self._imu_expected = _ImuBuffer(), self.require_imu
         self._chosen: deque[_Chosen] = deque(maxlen=inputs.FRAMES)
+        self._turning: deque[tuple[float, np.ndarray]] = deque(maxlen=512)
         self._before: _Frame | None = None
         self._start, self._grid, self._box = math.nan, 0, None
         self._problem = ""
@@ -308,23 +323,30 @@ class LivenessSession:
         self._pushed = 0
 
     # -- input
+    def expect_imu(self) -> None:
+        """Promise motion data, as of a phone that has shown its sensors: until `reset`, no verdict without them."""
+        with self._lock:
+            self._imu_expected = True
+
     def push_imu(self, samples: np.ndarray | Imu) -> None:
-        """Take in IMU samples, before or after the frames of their time.
+        """Take in IMU samples, before or after the frames of their time; from the first one on they are expected.
 
         Args:
             samples: (m, 7) t, ax, ay, az, gx, gy, gz (s, m/s², rad/s; W3C device axes), or `Imu`.
 
         Raises:
-            SessionError: of another shape.
+            SessionError: of another shape, or of one sensor alone.
         """
         if isinstance(samples, Imu):
             if samples.accel is None or samples.gyro is None:
-                return
+                self.expect_imu()
+                raise SessionError("IMU samples must be of both sensors, accelerometer and gyroscope.")
             samples = np.column_stack([samples.t, samples.accel, samples.gyro])
         rows = np.asarray(samples, np.float64)
         if rows.ndim != 2 or rows.shape[1] != 7:
             raise SessionError(f"IMU samples must be (m, 7): t, ax, ay, az, gx, gy, gz; got {rows.shape}.")
         with self._lock:
+            self._imu_expected |= len(rows) > 0
             fresh = self._imu.push(rows)
             if len(fresh):
                 self._extractor.push_imu(fresh[:, 0], fresh[:, 4:7])
@@ -385,6 +407,7 @@ class LivenessSession:
         face, count = self._tracker.push(frame, t, self.intrinsics)
         seen = time.perf_counter()
         features = self._extractor.push(frame, t, face)
+        self._turning.append((t, (features * FEATURE_SCALE)[_VIDEO_RATES]))
         self._box = self._box if face is None else face.box
         self._spent["landmarks"] += seen - begin
         self._spent["features"] += time.perf_counter() - seen
@@ -476,12 +499,30 @@ class LivenessSession:
         if missing:
             need = (inputs.FRAMES - 1) / inputs.RATE
             return no_decision(f"too short: {quality['seconds']:.1f} s of at least {need:.1f} s", quality=quality)
+        broken = self._imu_problems(float(t[0]), float(t[-1])) if self._imu_expected else ()
+        if broken:
+            return no_decision(*broken, quality=quality)
         fed, presence = self._model_input()
         begin = time.perf_counter()
         out = self._clip_model(**fed)
         spent = self.timings_ms | {"clip": 1e3 * (time.perf_counter() - begin)}
         last = _by_name(self._chosen[-1].features)
-        return decide(self.bundle, out, presence, quality, cues=last, timings_ms=spent)
+        found = decide(self.bundle, out, presence, quality, cues=last, timings_ms=spent)
+        apart = self._out_of_step(float(t[0])) if presence[2] and found.decision == "attack" else ()
+        return no_decision(*apart, quality=quality, cues=found.cues, timings_ms=spent) if apart else found
+
+    def _imu_problems(self, start: float, stop: float) -> tuple[str, ...]:
+        found = imu_quality.problems(self._imu.record, start, stop)
+        late = sum(not c.imu_valid for c in self._chosen)
+        if late and not found:
+            return (f"motion samples came after {late} of {inputs.FRAMES} frames that they belong to; send them first",)
+        return found
+
+    def _out_of_step(self, start: float) -> tuple[str, ...]:
+        """Whether a record that does not fit the video would, at another time."""
+        t, rates = (np.array(v) for v in zip(*self._turning, strict=True))
+        later = t >= start
+        return imu_quality.out_of_step(self._imu.record, self.facing, t[later], rates[later])
 
     def _model_input(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
         features = np.stack([c.features for c in self._chosen])
@@ -508,7 +549,9 @@ def predict_clip(clip: Clip, bundle: Bundle | str | Path, *, session: LivenessSe
     """Judge a recording by its first 2.5 s; landmarks once, one run of the whole-clip model.
 
     Args:
-        clip: any clip (`clips.load_recording` reads a bare video). bundle: folder or loaded.
+        clip: any clip (`clips.load_recording` reads a bare video). A motion record that it has must
+            be evidence (`imu_quality.problems`), else there is no decision.
+        bundle: folder or loaded.
         session: one to use again (it is reset), else one is opened and closed.
 
     Returns:
@@ -524,10 +567,14 @@ def predict_clip(clip: Clip, bundle: Bundle | str | Path, *, session: LivenessSe
     if len(clip.t) == 1:
         return _predict_still(clip, session)
     session.reset(intrinsics=clip.intrinsics, facing=clip.camera_facing)
+    notes = () if clip.imu is None else clip.imu.notes
     try:
-        network_frame_indices(clip.t)  # raises where the clip is too short or pauses
+        judged = clip.t[network_frame_indices(clip.t)]  # raises where the clip is too short or pauses
         if clip.imu is not None:
-            session.push_imu(clip.imu)
+            broken = imu_quality.problems(clip.imu, judged[0], judged[-1])
+            if broken:
+                return no_decision(*broken, notes=notes)
+            session.push_imu(imu_quality.part(clip.imu, judged[0], judged[-1]))
         for frame, t in zip(clip.frames, clip.t, strict=True):
             session.push(frame, float(t))
             if session.progress >= 1.0:
@@ -535,8 +582,8 @@ def predict_clip(clip: Clip, bundle: Bundle | str | Path, *, session: LivenessSe
         if session.progress < 1.0:
             session.finish()
     except LivenessError as error:
-        return no_decision(str(error))
-    found = session.verdict()
+        return no_decision(str(error), notes=notes)
+    found = replace(session.verdict(), notes=notes)
     found.timings_ms["total"] = 1e3 * (time.perf_counter() - begin)
     return found
 

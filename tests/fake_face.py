@@ -41,6 +41,7 @@ def make_clip(seconds: float = 2.6, imu: bool = True, seed: int = 0) -> Clip:
     t = np.arange(0, seconds, 1 / 30)
     frames = rng.integers(60, 200, (len(t), 256, 256, 3), np.uint8)
     ti = np.arange(-0.5, seconds + 0.3, 0.01)
-    record = Imu(ti, rng.normal((0, 9.8, 0), 0.1, (len(ti), 3)).astype(np.float32),
-                 rng.normal(0, 0.1, (len(ti), 3)).astype(np.float32))  # fmt: skip
+    accel = rng.normal((0, 9.8, 0), 0.1, (len(ti), 3)).astype(np.float32)
+    gyro = 0.05 * np.sin(2 * np.pi * np.outer(ti, (0.7, 1.0, 1.3)))  # smooth, as in a hand: noise is no evidence
+    record = Imu(ti, accel, gyro.astype(np.float32))
     return Clip("x", frames, t, record if imu else None, source="x")

@@ -273,9 +273,9 @@ def test_write_imu_and_read_imu_are_inverse(tmp_path):
         (lambda t: t.drop(columns="t"), "needs column t"),
         (lambda t: t[["t", "ax", "ay"]], "needs column t"),
         (lambda t: t.head(1), "must increase"),
-        (lambda t: t.assign(**{c: t[c] / 9.81 for c in ("ax", "ay", "az")}), "9.80665"),
-        (lambda t: t.assign(ax=0, ay=0.3, az=0), "lacks gravity"),
-        (lambda t: t.assign(gx=t.gx * 5000), "degrees per second"),
+        (lambda t: t.assign(t=t.t.where(t.index != 7, t.t[6])), "row 7 repeats the time of row 6"),
+        (lambda t: t.assign(t=t.t - 0.5 * (t.index > 90)), "row 91 goes back"),
+        (lambda t: t.assign(ax=t.ax.where(t.index % 2 == 0), gx=t.gx.where(t.index % 2 == 1)), "times of their own"),
     ],
 )
 def test_wrong_imu_tables_are_refused(tmp_path, change, sentence):
@@ -286,13 +286,50 @@ def test_wrong_imu_tables_are_refused(tmp_path, change, sentence):
     assert "imu.csv" in str(caught.value) and isinstance(caught.value, LivenessError)
 
 
-def test_slow_degrees_per_second_show_against_gravity():
-    t = np.arange(0, 2.5, 0.01)
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "is empty"), (b"PK\x03\x04rest", "Excel.*save it as CSV"), (b'[{"time": 1}]', "is JSON; convert"),
+        (b"log,1\nname,x\nt,gx,gy,gz\n0,1,2,3\n", "come in line 3; delete the lines above"),
+        (b"time,x\n0,1\n", "needs column t.*found.*'time'"), (b"\xff\xfe\x00", "not a readable"),
+    ],
+)  # fmt: skip
+def test_files_that_hold_no_imu_table_are_refused_by_what_they_are(tmp_path, content, sentence):
+    (tmp_path / "imu.dat").write_bytes(content)
+    with pytest.raises(ClipError, match=f"imu.dat: .*{sentence}"):
+        clips.read_imu(tmp_path / "imu.dat")
+    with pytest.raises(ClipError, match="is a folder; join"):
+        clips.read_imu(tmp_path)
+
+
+@pytest.mark.parametrize(("separator", "decimal"), [(";", ","), (";", "."), ("\t", "."), ("\t", ","), (",", ".")])
+def test_text_tables_are_read_as_spreadsheets_write_them(tmp_path, separator, decimal):
+    imu, path = _imu(), tmp_path / "imu.txt"
+    text = clips._imu_table(imu).to_csv(index=False, sep=separator, decimal=decimal)
+    path.write_text("# recorder 2.1\n" + text, encoding="utf-8-sig")
+    np.testing.assert_allclose(clips.read_imu(path).accel, imu.accel, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("column", "factor", "words"),
+    [
+        ("t", 1e3, "milliseconds"), ("t", 1e6, "microseconds"), ("t", 1e9, "nanoseconds"),
+        ("a", 1 / 9.80665, "units of g"), ("g", 180 / np.pi, "degrees per second"),
+    ],
+)  # fmt: skip
+def test_units_that_are_beyond_doubt_are_converted_and_noted(tmp_path, column, factor, words):
+    t = np.arange(-0.4, 2.6, 0.01)
     angle = 0.4 * np.sin(2 * t)
     force = 9.81 * np.stack([0 * t, np.cos(angle), -np.sin(angle)], axis=1)
     rate = np.stack([0.8 * np.cos(2 * t), 0 * t, 0 * t], axis=1)
-    assert clips.imu_unit_problems(Imu(t, force, rate)) == []
-    assert "degrees" in clips.imu_unit_problems(Imu(t, force, np.degrees(rate) * 0.1))[0]
+    table = clips._imu_table(Imu(t, force, rate))
+    assert clips.in_si_units(Imu(t, force, rate)).notes == ()
+    changed = table.assign(**{c: table[c] * factor for c in table if c[0] == column})
+    changed.to_csv(tmp_path / "imu.csv", index=False)
+    read = clips.read_imu(tmp_path / "imu.csv")
+    assert len(read.notes) == 1 and "imu.csv" in read.notes[0] and words in read.notes[0]
+    for got, wanted in zip((read.t, read.accel, read.gyro), (t, force, rate), strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-5)
 
 
 def test_ios_reads_gravity_with_the_other_sign():
@@ -392,8 +429,6 @@ def test_validate_clip_names_every_fault():
         "picture size": {"intrinsics": Intrinsics(10, 10, 1.0, 1.0, 1.0, 1.0)},
         "uint8": {"frames": clip.frames.astype(float)},
         "increase": {"t": clip.t[::-1] - clip.t[-1]},
-        "cover": {"imu": _imu(stop=1.0)},
-        "gravity": {"imu": Imu(clip.imu.t, 0 * clip.imu.accel, clip.imu.gyro)},
         "finite": {"imu": Imu(clip.imu.t, np.nan * clip.imu.accel, clip.imu.gyro)},
         "differ in length": {"frames": clip.frames[:-1], "t": clip.t[:-1]},
     }

@@ -7,12 +7,13 @@ import shutil
 
 import numpy as np
 import onnx
+import pandas as pd
 import pytest
 import torch
 from small_bundle import small_bundle
 
 from liveness_utils import bundle as bundles
-from liveness_utils import config, export, qat, training
+from liveness_utils import config, export, metrics, qat, training
 from liveness_utils import dataset as ds
 from liveness_utils.errors import BundleError, ModelError
 from liveness_utils.model import ModelConfig, build, load_checkpoint
@@ -220,6 +221,32 @@ def test_without_imu_injections_do_not_set_the_threshold(made):
     thresholds = bundles.load(made[1]).thresholds["apcer5"]
     assert thresholds["video"]["without"] == ["injection"]
     assert thresholds["video+landmarks+imu"]["without"] == []
+
+
+def dev_table(bona_fide, **attacks):
+    """Scores by species as a table."""
+    rows = [(v, True, None) for v in bona_fide] + [(v, False, name) for name, part in attacks.items() for v in part]
+    return pd.DataFrame(rows, columns=["score", "is_bonafide", "pai_species"])
+
+
+def test_less_evidence_never_accepts_a_species_more_often():
+    many = np.linspace(0.0, 0.2, 20)
+    people = np.linspace(0.5, 1.0, 20)
+    tables = {
+        "video+landmarks+imu": dev_table(people, mask=[*many, 0.6], print=many, injection=many),
+        "video+landmarks": dev_table(people, mask=[*many, 0.61], print=[*many, 0.81], injection=people),
+        "video+imu": dev_table(people, mask=[*many, 0.55, np.nan], print=many, injection=[*many, 0.9]),
+        "video": dev_table(people, mask=many, print=many, injection=people),
+    }
+    for name, by_pattern in export.thresholds_of(tables, targets=(0.05, 0.01)).items():
+        apcer = {
+            p: metrics.apcer(t.score, t.is_bonafide, by_pattern[p]["value"], t.pai_species) for p, t in tables.items()
+        }
+        for pattern, rates in apcer.items():
+            species = {"mask", "print", "injection"} - set(by_pattern[pattern]["without"])
+            assert all(rates[s].value <= apcer["video+landmarks+imu"][s].value for s in species), (name, pattern)
+        assert by_pattern["video"]["bpcer"]["k"] == 0, "what is strict enough stays as it was chosen"
+        assert by_pattern["video+landmarks"]["value"] > 0.81 and by_pattern["video+imu"]["value"] > 0.9
 
 
 def test_int8_runs_on_a_phone_at_rest(made):

@@ -224,3 +224,42 @@ print([m for m in ("torch", "tensorflow", "triton", "pandas", "matplotlib") if m
     assert done.returncode == 0, done.stderr
     peak, loaded = done.stdout.splitlines()
     assert float(peak) < 400 and loaded == "[]"
+
+
+def pushed(session, clip, rows, frames_first: bool = False):
+    """The verdict on a clip's frames with some motion samples (m, 7), sent before or after the frames."""
+    if not frames_first:
+        session.push_imu(rows)
+    for frame, t in zip(clip.frames, clip.t, strict=True):
+        if session.progress < 1:
+            session.push(frame, t)
+    if frames_first:
+        session.push_imu(rows)
+    return session.verdict()
+
+
+def test_promised_motion_that_is_missing_or_broken_is_no_decision(session):
+    clip = make_clip()
+    rows = np.column_stack([clip.imu.t, clip.imu.accel, clip.imu.gyro])
+    cases = {
+        "holds no samples": (rows[:0], False), "ends at 0.9": (rows[rows[:, 0] < 1.0], False),
+        "pauses for": (np.delete(rows, slice(100, 130), 0), False), "came after": (rows, True),
+    }  # fmt: skip
+    for words, (sent, frames_first) in cases.items():
+        session.reset()
+        session.expect_imu()
+        found = pushed(session, clip, sent, frames_first)
+        assert found.decision == "no_decision" and words in found.sentence, (words, found.sentence)
+    session.reset()
+    with pytest.raises(SessionError, match="both sensors"):
+        session.push_imu(replace(clip.imu, gyro=None))
+    assert "holds no samples" in pushed(session, clip, rows[:0]).sentence
+    session.reset()
+    assert pushed(session, clip, rows[:0]).decision != "no_decision", "nothing was promised"
+
+
+def test_a_session_that_requires_motion_judges_no_video_alone(bundle_folder, monkeypatch):
+    monkeypatch.setattr(runtime, "Landmarker", FakeLandmarker)
+    with runtime.LivenessSession(bundle_folder, stream=False, require_imu=True) as session:
+        for imu, decision in ((False, "no_decision"), (True, "bona_fide attack"), (False, "no_decision")):
+            assert runtime.predict_clip(make_clip(imu=imu), session.bundle, session=session).decision in decision

@@ -490,7 +490,7 @@ def test_a_recording_without_exact_start_is_found(seed):
     inside = slice(int(rng.integers(0, 3)), 80 - int(rng.integers(0, 3)))
     found = web_upload.align(t[inside], stamps, np.zeros((80, 8, 8), np.float32)[inside], None)
     assert found.offset == pytest.approx(17.25, abs=2e-3) and found.matched > 0.9 and found.residual < 2e-3
-    assert not web_upload.disagreements(found, t[inside], stamps, None, "capture")
+    assert not web_upload.disagreements(found, t[inside], stamps, "capture")
 
 
 def test_even_frames_are_told_apart_by_their_prints():

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 
 from liveness_utils.clips import Clip, Imu, clip_id_for, normalise_imu, upright_rgb, validate_clip
-from liveness_utils.errors import ClipError
+from liveness_utils.perception import imu_quality
 from liveness_utils.recorder import RecordRequest
 from liveness_utils.web.limits import LIMITS, Limits
 from liveness_utils.web.problems import UploadError
@@ -356,8 +356,8 @@ def _difference(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(a - b).mean())
 
 
-def disagreements(found: Alignment, t: np.ndarray, stamps: np.ndarray, imu: Imu | None, clock: str) -> list[str]:
-    """Sentences on everything in which video, uploaded times and IMU contradict each other."""
+def disagreements(found: Alignment, t: np.ndarray, stamps: np.ndarray, clock: str) -> list[str]:
+    """Sentences on everything in which video and uploaded times contradict each other."""
     tolerance = 0.012 if clock == "capture" else 0.020
     length, told = float(t[-1] - t[0]), float(stamps[-1] - stamps[0])
     checks = [
@@ -368,20 +368,6 @@ def disagreements(found: Alignment, t: np.ndarray, stamps: np.ndarray, imu: Imu 
         (abs(found.drift) > 0.02, "the video's clock and the frames' times run at different speeds"),
         (found.difference > 24.0, "the frame times belong to other pictures"),
     ]
-    return [sentence for failed, sentence in checks if failed] + _imu_disagreements(found, t, imu)
-
-
-def _imu_disagreements(found: Alignment, t: np.ndarray, imu: Imu | None) -> list[str]:
-    if imu is None:
-        return []
-    first, last, gap = t[0] + found.offset, t[-1] + found.offset, float(np.diff(imu.t).max())
-    rate = (len(imu) - 1) / max(float(imu.t[-1] - imu.t[0]), 1e-3)
-    checks = (
-        (imu.t[0] > first + 0.1 or imu.t[-1] < last - 0.15, "the motion samples do not cover the video"),
-        (imu.t[0] < first - 3.0 or imu.t[-1] > last + 3.0, "the motion samples go on far beyond the video"),
-        (not 15.0 <= rate <= 1000.0, f"motion was sampled at {rate:.0f} Hz"),
-        (gap > 0.25, f"the motion samples pause for {gap:.2f} s"),
-    )
     return [sentence for failed, sentence in checks if failed]
 
 
@@ -399,13 +385,14 @@ def to_clip(
         the clip, its times from the first frame, and the alignment found.
 
     Raises:
-        UploadError: 413, 415 or 422; see `decode`, `disagreements` and `clips.validate_clip`.
+        UploadError: 413, 415 or 422; see `decode`, `disagreements`, `clips.validate_clip` and
+            `imu_quality.problems`.
     """
     frames, t = decode(upload.video, limits)
     lap("decode")
     small = np.stack([_thumbnail(frame) for frame in frames])
     found = align(t, upload.stamps, small, upload.prints)
-    problems = disagreements(found, t, upload.stamps, upload.imu, upload.clock)
+    problems = disagreements(found, t, upload.stamps, upload.clock)
     if problems:
         raise UploadError(422, "The recording contradicts itself: " + "; ".join(problems) + ".")
     imu = None if upload.imu is None else _on_clip_clock(upload.imu, t[0] + found.offset, t[-1] - t[0])
@@ -414,6 +401,8 @@ def to_clip(
         camera_facing=upload.camera_facing, source="upload",
     )  # fmt: skip
     wrong = [p.removeprefix("upload: ") for p in validate_clip(clip)]
+    if imu is not None and not wrong:
+        wrong = [f"{problem}." for problem in imu_quality.problems(imu, 0.0, float(clip.t[-1]))]
     if wrong:
         raise UploadError(422, "The recording cannot be used: " + " ".join(wrong))
     lap("align")
@@ -428,7 +417,4 @@ def _thumbnail(frame: np.ndarray) -> np.ndarray:
 def _on_clip_clock(imu: Imu, start: float, length: float) -> Imu:
     t = imu.t - start
     keep = (t >= -1.0) & (t <= length + 0.5)
-    try:
-        return Imu(t[keep], imu.accel[keep], imu.gyro[keep])
-    except TypeError as error:
-        raise ClipError("upload: the motion samples lack a sensor.") from error
+    return Imu(t[keep], imu.accel[keep], imu.gyro[keep])

@@ -75,7 +75,8 @@ class LivenessWidget(anywidget.AnyWidget):
 
     Works with a remote kernel: pictures travel as JPEG messages, two on the way at most. The score
     curve and cue bars follow every frame; after 2.5 s with one face there is a verdict, renewed
-    twice a second. A face that comes after half a second without one is judged anew.
+    twice a second. A face that comes after half a second without one is judged anew. Where the device
+    has shown motion sensors, no face is judged without them until the camera is started again.
 
     Args:
         session: judges; it stays the caller's to close. Open it with `LivenessSession(bundle)`.
@@ -125,6 +126,7 @@ class LivenessWidget(anywidget.AnyWidget):
         self._keep, self._kept_imu = float(keep), np.zeros((0, 7))
         self._book = challenges.ChallengeBook(clock=clock)
         self._exam: _Exam | None = None
+        self._felt = False
         self._begin()
         self.on_msg(self._receive)
 
@@ -151,11 +153,18 @@ class LivenessWidget(anywidget.AnyWidget):
     def _start(self, content: Mapping[str, Any], buffers: Sequence[Any]) -> None:
         facing = "rear" if content.get("facing") == "environment" else "front"
         self.session.reset(facing=facing)
+        self._felt = False
         self._begin()
 
     def _again(self, content: Mapping[str, Any], buffers: Sequence[Any]) -> None:
-        self.session.reset(intrinsics=self.session.intrinsics)
+        self._reset_session()
         self._begin()
+
+    def _reset_session(self) -> None:
+        """Forget the last face, and not that this device has motion sensors."""
+        self.session.reset(intrinsics=self.session.intrinsics)
+        if self._felt:
+            self.session.expect_imu()
 
     def _frame(self, content: Mapping[str, Any], buffers: Sequence[Any]) -> None:
         message = wire.read_frame(content, buffers)
@@ -190,6 +199,7 @@ class LivenessWidget(anywidget.AnyWidget):
     def _feel(self, imu: np.ndarray | None) -> None:
         if imu is None or not len(imu):
             return
+        self._felt = True
         self.session.push_imu(imu)
         held = np.concatenate([self._recent, imu])
         self._recent = held[held[:, 0] >= held[-1, 0] - IMU_KEPT]
@@ -208,7 +218,7 @@ class LivenessWidget(anywidget.AnyWidget):
     def _anew(self, image: np.ndarray, t: float) -> float | None:
         """Forget what was before this face, but for the phone's motion of the last second."""
         self._presentation, self._judged_at = self._presentation + 1, -np.inf
-        self.session.reset(intrinsics=self.session.intrinsics)
+        self._reset_session()
         if len(self._recent):
             self.session.push_imu(self._recent)
         return self.session.push(image, t)
@@ -239,7 +249,7 @@ class LivenessWidget(anywidget.AnyWidget):
 
     def _threshold(self) -> float | None:
         """The bundle's threshold for what this device has, to be drawn before the first verdict."""
-        presence = np.array([1.0, 1.0, float(len(self._recent) > 0)], np.float32)
+        presence = np.array([1.0, 1.0, float(self._felt)], np.float32)
         try:
             return float(self.session.bundle.threshold(presence)["value"])
         except BundleError:
@@ -269,6 +279,9 @@ class LivenessWidget(anywidget.AnyWidget):
         shown: list[Shown] = []
         with self._lock:
             self.session.reset(intrinsics=clip.intrinsics, facing=clip.camera_facing)
+            self._felt = record is not None
+            if self._felt:
+                self.session.expect_imu()
             self._begin()
             sent = 0
             for frame, t in zip(clip.frames, clip.t, strict=True):
@@ -305,7 +318,7 @@ class LivenessWidget(anywidget.AnyWidget):
             held = [(t, image) for number, t, image in self._kept if number == wanted]
             if not held:
                 raise SessionError("no frames were kept: open the widget with keep=5 and start the camera.")
-            return _clip(held, self._kept_imu, self.session.facing)
+            return _clip(held, self._kept_imu if self._felt else None, self.session.facing)
 
     def save(self, root: str | Path, *, label: str, subject: str, consent: bool, device: str | None = None) -> str:
         """Keep the last presentation as a labelled clip, for `clips.load_clip` and notebook 09.
@@ -326,9 +339,8 @@ class LivenessWidget(anywidget.AnyWidget):
 
     # -- active challenge
     def _ask(self, content: Mapping[str, Any], buffers: Sequence[Any]) -> None:
-        felt = len(self._recent) > 0
-        question = self._book.issue(prompts=challenges.PROMPTS if felt else challenges.WITHOUT_IMU)
-        self._exam = _Exam(question)
+        question = self._book.issue(prompts=challenges.PROMPTS if self._felt else challenges.WITHOUT_IMU)
+        self._exam = _Exam(question, self._recent if self._felt else None)
         told = {"nonce": question.nonce, "prompts": question.prompts, "instructions": question.instructions}
         self.send(plain({"kind": "challenge", "seconds": STEP_SECONDS, **told}))
 
@@ -337,26 +349,25 @@ class LivenessWidget(anywidget.AnyWidget):
         question = self._book.redeem(content.get("nonce"))
         if exam is None or exam.question.nonce != question.nonce:
             raise challenges.ChallengeError("these frames answer another challenge; ask for a new one.")
-        found = challenges.verify(question, exam.clips(self.session.facing), need_imu=exam.felt)
+        found = challenges.verify(question, exam.clips(self.session.facing), need_imu=self._felt)
         self.send({"kind": "challenge_result", **found.to_dict()})
 
 
 class _Exam:
-    """Frames and motion of one answer while it is filmed, step by step."""
+    """Frames and motion of one answer while it is filmed, step by step.
 
-    def __init__(self, question: challenges.Challenge) -> None:
+    Args:
+        question: what was asked. imu: (m, 7) motion samples of the moment before, None for no sensors.
+    """
+
+    def __init__(self, question: challenges.Challenge, imu: np.ndarray | None = None) -> None:
         self.question = question
         self._steps: list[list[tuple[float, np.ndarray]]] = [[] for _ in question.prompts]
-        self._imu = np.zeros((0, 7))
-
-    @property
-    def felt(self) -> bool:
-        """Whether this device has motion sensors."""
-        return len(self._imu) > 0
+        self._imu = imu
 
     def feel(self, rows: np.ndarray) -> None:
         """Keep motion samples (m, 7)."""
-        self._imu = np.concatenate([self._imu, rows])[-6000:]
+        self._imu = (rows if self._imu is None else np.concatenate([self._imu, rows]))[-6000:]
 
     def take(self, step: Any, image: np.ndarray, t: float) -> None:
         """Keep a frame of a step; frames between steps have none."""
@@ -374,11 +385,12 @@ class _Exam:
         return [_clip(step, self._imu, facing) for step in self._steps]
 
 
-def _clip(held: Sequence[tuple[float, np.ndarray]], imu: np.ndarray, facing: str) -> Clip:
-    """Frames and motion samples of the page's clock as a clip that begins at 0."""
+def _clip(held: Sequence[tuple[float, np.ndarray]], imu: np.ndarray | None, facing: str) -> Clip:
+    """Frames and motion samples of the page's clock as a clip that begins at 0; `imu` None for no sensors."""
     t = np.array([at for at, _ in held])
+    clip = Clip("live", np.stack([image for _, image in held]), t - t[0], None, None, facing, source="the camera")
+    if imu is None:
+        return clip
     near = imu[(imu[:, 0] >= t[0] - IMU_KEPT) & (imu[:, 0] <= t[-1] + IMU_KEPT)]
     near = near[np.unique(near[:, 0], return_index=True)[1]]  # in order and once, as the session keeps them
-    record = Imu(near[:, 0] - t[0], near[:, 1:4].astype(np.float32), near[:, 4:7].astype(np.float32))
-    frames = np.stack([image for _, image in held])
-    return Clip("live", frames, t - t[0], record if len(near) > 1 else None, None, facing, source="the camera")
+    return replace(clip, imu=Imu(near[:, 0] - t[0], near[:, 1:4].astype(np.float32), near[:, 4:7].astype(np.float32)))

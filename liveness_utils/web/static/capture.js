@@ -43,10 +43,10 @@ export class MotionLog {
     if (!last || t > last[0]) this.samples.push([t, ...row]);
     if (this.samples.length > 5000) this.samples.splice(0, 1000);
   }
-  /** What lies around [from, to] ms, or null if that is no record of it. */
+  /** What lies around [from, to] ms, broken or not: the server says what is wrong. Null is for a device without sensors. */
   around(from, to) {
+    if (!this.samples.length) return null;
     const samples = this.samples.filter((s) => s[0] > from - 900 && s[0] < to + 400);
-    if (samples.length < 20 || samples[0][0] > from + 100) return null;
     return { platform: platform(), screen_angle: screenAngle(), samples };
   }
 }
