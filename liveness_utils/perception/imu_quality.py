@@ -99,7 +99,8 @@ def _missing(imu: Imu) -> list[str]:
 
 def _clock(imu: Imu, start: float, stop: float) -> Iterator[str]:
     """What is wrong with the times: another zero or unit, a late start, an early end, pauses, too few."""
-    t, step = imu.t, np.diff(imu.t)
+    t, judged = imu.t, part(imu, start, stop)
+    step = np.diff(judged.t if len(judged) > 1 else t)
     interval = float(step.mean())
     named = [word for word, unit in _UNITS if 1e-3 <= interval * unit <= 0.1]
     if abs(t[0] - start) > 1e5:
@@ -123,7 +124,7 @@ def _clock(imu: Imu, start: float, stop: float) -> Iterator[str]:
             f"ends at {t[-1]:.2f} s, before the last frame that is judged ({stop:.2f} s); "
             "stop the sensors after the video, and check that both have one clock"
         )
-    elif (pause := np.diff(part(imu, start, stop).t).max()) > SLACK:
+    elif (pause := step.max()) > SLACK:
         yield f"pauses for {pause:.2f} s; record without interruption"
 
 

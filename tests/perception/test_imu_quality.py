@@ -94,3 +94,5 @@ def test_what_lies_beside_the_judged_stretch_is_not_asked_for():
     spoilt = replace(imu, accel=np.where(outside[:, None], np.float32(50.0), imu.accel))
     assert imu_quality.problems(spoilt, START, STOP) == ()
     assert imu_quality.problems(replace(imu, t=imu.t + 7.0), 7.0, 9.4) == ()
+    paused = replace(imu, t=np.where(imu.t < -0.35, imu.t - 9.0, imu.t))
+    assert imu_quality.problems(paused, START, STOP) == ()
