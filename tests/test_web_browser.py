@@ -324,7 +324,8 @@ def test_what_is_shown_is_what_the_server_and_the_kept_clip_say(browser, bundle,
     np.testing.assert_allclose(kept.imu.accel.mean(axis=0), clip.imu.accel.mean(axis=0), atol=0.5)
     own = runtime.predict_clip(replace(clip, intrinsics=None), bundle)
     clear = own.score is not None and abs(own.score - own.threshold) > 0.25
-    if clear and clip.meta["imu_kind"] != "forged":
+    beats = bl.RATE * np.diff(kept.t)  # of a busy machine they are no whole numbers: it filmed something else
+    if clear and clip.meta["imu_kind"] != "forged" and np.abs(beats - beats.round()).max() < 0.15:
         assert own.decision == offline.decision
 
 

@@ -156,12 +156,14 @@ def test_the_verdicts_shown_are_those_of_the_recorded_clips(browser, lab, camera
     assert takes
     for take in takes:
         shown, again = take["shown"], take["offline"]
-        if any("pauses" in reason for reason in again["reasons"]):  # a busy camera's: live, what came after it counts
+        told = f"{shown['sentence']} / {again['sentence']}"
+        assert (shown["decision"], again["decision"]) != ("bona_fide", "attack"), told
+        if take["off_beat"] > 0.15:  # a busy machine: what came late is in the record, and was not when it was judged
             continue
         near = None not in (again["score"], shown["score"]) and abs(again["score"] - again["threshold"]) < 0.05
-        assert near or shown["decision"] == again["decision"], f"{shown['sentence']} / {again['sentence']}"
+        assert near or shown["decision"] == again["decision"], told
         number = next((x["clip"] for x in seen if abs(x["from"] / 1e3 - take["begun"]) < 0.5), None)
-        if number is None or take["off_beat"] > 0.15:  # a busy machine filmed something else than was played
+        if number is None:
             continue
         clip, found = presented[number], expected[number]
         if clear(found) and clip.meta["imu_kind"] != "forged":  # that verdict hangs on a rounding (README)
