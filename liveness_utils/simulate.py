@@ -211,16 +211,33 @@ def _cycle(values: Sequence, count: int, rng: np.random.Generator) -> list:
 def person(seed: int, subject: int, photos: str = "") -> Face:
     """The face of subject number `subject` of data set `seed`; cached, since subjects come in several clips.
 
-    With a folder of `photos` it is lifted from one of them, in turn; people of clips and people of single pictures,
-    which are numbered from FURTHER, never share one where there are two or more.
+    With a folder of `photos` it is lifted from one of them, see `portrait_of`.
     """
-    if photos:
+    if found := portrait_of(subject, photos):
         from liveness_utils import face_photo
 
-        found = face_photo.portraits(photos)
-        mine = found[int(subject >= FURTHER) :: 2] or found
-        return face_photo.lift_portrait(mine[subject % len(mine)])
+        return face_photo.lift_portrait(found)
     return build_face(sample_identity(np.random.default_rng([seed, 11, subject]), **_covariates(seed, subject)))
+
+
+def portrait_of(subject: int, photos: str):
+    """The portrait that a person of `plan`'s every second group is lifted from, or None: nobody shares one.
+
+    Two in three portraits are for the people of clips, the others for those of single pictures, who are numbered from
+    FURTHER and come by the thousand: these take them in turn. Where clips have more people than portraits, the rest
+    is painted, so that no face is in two splits.
+    """
+    if not photos:
+        return None
+    from liveness_utils import face_photo
+
+    found = face_photo.portraits(photos)
+    if subject >= FURTHER:
+        mine = found[2::3] or found
+        return mine[subject % len(mine)]
+    mine = [p for k, p in enumerate(found) if k % 3 < 2]
+    rank = subject // (2 * GROUP) * GROUP + subject % GROUP
+    return mine[rank] if rank < len(mine) else None
 
 
 def _covariates(seed: int, subject: int) -> dict:
@@ -1054,7 +1071,7 @@ def _motion_data(spec: ClipSpec, camera, device: DeviceProfile, rng, offset: flo
 
 def _row(spec: ClipSpec, shot: Shot, where: Stage, truth: Truth, offset: float, imu_kind: str, claimed) -> dict:
     """Manifest row; the camera is the one that the phone claims to be."""
-    identity = person(spec.seed, spec.subject, spec.photos).identity
+    identity, lifted = person(spec.seed, spec.subject, spec.photos).identity, portrait_of(spec.subject, spec.photos)
     lens_, device = claimed or shot.intrinsics, DEVICES[spec.device]
     attack = spec.species != "bona_fide"
     return {
@@ -1078,8 +1095,8 @@ def _row(spec: ClipSpec, shot: Shot, where: Stage, truth: Truth, offset: float, 
         "imu_offset": offset,
         "seed": spec.seed,
         "monk_tone": identity.monk,
-        "age": None if spec.photos else identity.age,  # nobody knows a portrait's
-        "gender": None if spec.photos else identity.gender,
+        "age": None if lifted else identity.age,  # nobody knows a portrait's
+        "gender": None if lifted else identity.gender,
         "illuminance_lux": float(where.lighting.illuminance),
         "swept_angle_deg": float(motion.viewing_direction_change(truth.T_world_camera, truth.T_world_head)),
     }
