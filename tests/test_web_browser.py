@@ -102,7 +102,7 @@ class Phone:
 
     def __init__(self, page, show: Presentation | None) -> None:
         self.page, self.show, self.cdp = page, show, page.context.new_cdp_session(page)
-        self.late = 0.0  # s, the longest time between two values of the sensors
+        self.late = 0.0  # s, the longest time between two values of the sensors, or by which pictures went astray
 
     def enable(self) -> None:
         for kind in SENSORS:
@@ -129,6 +129,13 @@ class Phone:
         turned = np.exp(2j * np.pi * np.array(found) / period)
         return float(np.angle(np.median(turned.real) + 1j * np.median(turned.imag)) * period / (2 * np.pi))
 
+    def _strayed(self, start: float | None) -> float:
+        """By how many seconds the last pictures came at other times than the sensors take them to have begun at."""
+        again, period = self._start_of_palindrome(), 2 * (len(self.show.frames) - 1) / self.show.rate
+        if start is None or again is None:
+            return 0.0
+        return abs((again - start + period / 2) % period - period / 2)
+
     def play(self, until: str, seconds: float = 300.0) -> None:
         end, start, before = time.monotonic() + seconds, None, None
         self.late = 0.0
@@ -141,6 +148,7 @@ class Phone:
             if start is None:
                 start = self._start_of_palindrome()
             if self.page.evaluate(until):
+                self.late = max(self.late, self._strayed(start))
                 return
             while self.state == "judging":  # nobody listens to the sensors now, and the judge needs the processor
                 before = None
