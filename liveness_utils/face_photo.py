@@ -419,6 +419,11 @@ def photo_files(folder) -> list[Path]:
     return files
 
 
+def photos_mark(folder) -> list[list]:
+    """What makes a folder of photos this very one: names and sizes of its files, as JSON keeps them."""
+    return [[p.name, p.stat().st_size] for p in photo_files(folder)]
+
+
 def _find(folder) -> Iterator[Portrait]:
     from liveness_utils.landmarks import Landmarker
 

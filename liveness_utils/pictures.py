@@ -24,7 +24,7 @@ from liveness_utils.clips import clip_id_for, read_video, write_video
 from liveness_utils.config import Profile, write_json
 from liveness_utils.devices import DEVICES, DeviceProfile
 from liveness_utils.errors import ConfigError
-from liveness_utils.face_photo import photo_files, portraits
+from liveness_utils.face_photo import photos_mark, portraits
 from liveness_utils.instruments import INSTRUMENTS_PER_SPECIES, SPECIES
 from liveness_utils.landmarks import face_box
 from liveness_utils.simulate import FURTHER, GENERATOR_VERSION, MOTION_MIX, POOLS, ClipSpec, lights_for, still
@@ -237,7 +237,7 @@ def mark(count: int, seed: int = 0, cameras: str = "varied", photos: str | os.Pa
         told["cameras"] = cameras
     if inputs.FOVEATED:
         told["foveated"] = "too"
-    return told | ({"photos": [[p.name, p.stat().st_size] for p in photo_files(photos)]} if photos else {})
+    return told | ({"photos": photos_mark(photos)} if photos else {})
 
 
 def _mark_of(folder: Path) -> dict:

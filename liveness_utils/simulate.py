@@ -1192,7 +1192,8 @@ def _claim(root: Path, sizes: Profile, seed: int, specs: Sequence[ClipSpec]) -> 
     for folder in {s.photos for s in specs} - {""}:
         from liveness_utils import face_photo
 
-        mark["portraits"] = len(face_photo.portraits(folder))  # fails here rather than in a worker
+        face_photo.portraits(folder)  # fails here rather than in a worker
+        mark["portraits"] = face_photo.photos_mark(folder)
     path = root / "dataset.json"
     if path.exists() and json.loads(path.read_text(encoding="utf-8")) != mark:
         raise SimulationError(f"{root} holds another data set ({path.name}): choose another folder or delete it.")

@@ -15,7 +15,7 @@ from test_model import make_prepared
 
 from liveness_utils import config, devices, face_photo, faces, inputs, model, pictures, simulate, training
 from liveness_utils import dataset as ds
-from liveness_utils.errors import ConfigError, DatasetError, FaceError
+from liveness_utils.errors import ConfigError, DatasetError, FaceError, SimulationError
 from liveness_utils.instruments import INSTRUMENTS_PER_SPECIES, SPECIES
 
 pytestmark = pytest.mark.slow
@@ -246,6 +246,18 @@ def test_first_halves_of_lessons_that_show_the_same_are_shared(folder, made, tmp
     first, flat, still, other, soft = (species for _, species in dealt)
     assert first == {"bona_fide", "rigid_mask", "soft_mask"} and other == first - {"soft_mask"}
     assert [shown - found for found in (flat, still, soft)] == [{name} for name in without]
+
+
+def test_a_folder_of_clips_is_of_these_very_portraits(portraits, tmp_path):
+    specs = simulate.plan("quick", 0, portraits)
+    simulate._claim(tmp_path, config.profile("quick"), 0, specs)
+    simulate._claim(tmp_path, config.profile("quick"), 0, specs)  # the same, resumed
+    with pytest.raises(SimulationError, match="another data set"):
+        simulate._claim(tmp_path, config.profile("quick"), 0, simulate.plan("quick", 0, ""))
+    cv2.imwrite(str(portraits / "another.png"), np.full((320, 320, 3), 90, np.uint8))
+    with pytest.raises(SimulationError, match="another data set"):
+        simulate._claim(tmp_path, config.profile("quick"), 0, specs)
+    (portraits / "another.png").unlink()
 
 
 def test_every_profile_with_an_encoder_has_pictures():
