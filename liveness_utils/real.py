@@ -6,7 +6,6 @@ here is needed to train, evaluate or run the network.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +15,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from liveness_utils import adapters, clips, inputs, metrics
+from liveness_utils import adapters, clips, metrics
 from liveness_utils import dataset as ds
-from liveness_utils.config import write_json
 from liveness_utils.errors import DatasetError, MetricError
 
 # Cues that a single picture has; the others need motion.
@@ -249,291 +247,6 @@ def cue_areas(sets: Mapping[str, ds.Prepared], names: Sequence[str] = STILL_CUES
     return pd.DataFrame(columns)
 
 
-# --------------------------------------------------------------- simulated to real: what closes the gap
-GAP_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What a picture encoder is taught for one row of the ablation.
-
-    name: of its files. title: in tables. cameras: of the single pictures that are mixed in (`pictures.CAMERAS`), ""
-    for frames of the training clips alone. photos: folder of portraits that half of the pictures' people come from.
-    """
-
-    name: str
-    title: str
-    cameras: str = ""
-    photos: str = ""
-
-
-def lessons(photos: str | os.PathLike | None = None) -> list[Lesson]:
-    """Rows that are trained, each adding one thing to the row before; the last one only where there are photos."""
-    rows = [
-        Lesson("clips", "clip frames alone"),
-        Lesson("pictures", "+ pictures, the clips' cameras", "clips"),
-        Lesson("cameras", "+ cameras that vary", "varied"),
-    ]
-    return rows + ([Lesson("photos", "+ faces from photos", "varied", str(photos))] if photos else [])
-
-
-@dataclass(frozen=True)
-class GapStudy:
-    """How the ablation is run, the same for every row.
-
-    folder: of results, one JSON a row, encoders and pictures. steps: of 64 pictures each. count: single pictures.
-    ready: folders of pictures to be used if they hold the right ones. seed, workers, progress: as everywhere.
-    """
-
-    folder: Path
-    steps: int = 600
-    count: int = 1600
-    seed: int = 0
-    ready: tuple[Path, ...] = ()
-    workers: int = 2
-    progress: bool = True
-
-    def mark(self, prepared: ds.Prepared, lesson: Lesson) -> dict:
-        """What makes two encoders the same."""
-        from liveness_utils import pictures
-
-        photos = lesson.photos or None
-        shown = pictures.mark(self.count, self.seed, lesson.cameras, photos) if lesson.cameras else None
-        return {
-            "version": GAP_VERSION,
-            "clips": prepared.mark,
-            "pictures": shown,
-            "steps": self.steps,
-            "seed": self.seed,
-        }
-
-    def encoder(self, prepared: ds.Prepared, lesson: Lesson):
-        """Network in evaluation mode whose picture encoder learned a lesson; made once.
-
-        Args:
-            prepared: simulated clips. lesson: of `lessons`.
-        """
-        import torch
-
-        from liveness_utils import training
-
-        path, wanted = self.folder / f"{lesson.name}.pt", self.mark(prepared, lesson)
-        held = torch.load(path, weights_only=True) if path.is_file() else {}
-        with training.quiet():
-            net, config = _untaught(prepared, self.seed), self._config(prepared, lesson)
-            if held.get("mark") != wanted:
-                training.learn_pictures(net, prepared, config, self._pictures(lesson), steps=self.steps)
-                held = {"mark": wanted, "frame": net.frame.state_dict(), "glance": net.glance.state_dict()}
-                torch.save(held, path)
-        net.frame.load_state_dict(held["frame"])
-        net.glance.load_state_dict(held["glance"])
-        return net.eval()
-
-    def _config(self, prepared: ds.Prepared, lesson: Lesson):
-        from liveness_utils.training import TrainConfig
-
-        out = self.folder / lesson.name
-        return TrainConfig(str(prepared.folder), str(out), seed=self.seed, progress=self.progress)
-
-    def _pictures(self, lesson: Lesson):
-        from liveness_utils import pictures
-
-        if not lesson.cameras:
-            return None
-        wanted = pictures.mark(self.count, self.seed, lesson.cameras, lesson.photos or None)
-        own = self.folder / f"pictures-{lesson.name}"
-        for place in (*self.ready, own):
-            held = pictures.open_pictures(place)
-            if held is not None and held.first(self.count).mark == wanted:
-                return held.first(self.count)
-        options = {"cameras": lesson.cameras, "photos": lesson.photos or None, "progress": self.progress}
-        return pictures.open_pictures(
-            pictures.prepare(own, self.count, seed=self.seed, workers=self.workers, **options)
-        )
-
-    def rows(
-        self, prepared: ds.Prepared, held: ds.Prepared, photos: str | os.PathLike | None = None
-    ) -> dict[str, dict]:
-        """Teach, judge and keep every row that is not there yet.
-
-        Args:
-            prepared: simulated clips. held: stills of the target, never trained on. photos: folder of portraits.
-
-        Returns:
-            by title: what `gap_row` says, and `uses`, what of the target a row has seen.
-        """
-        taught = lessons(photos)
-        varied = next(lesson for lesson in taught if lesson.name == "cameras")
-        rows = [self._row(prepared, held, lesson, "") for lesson in taught]
-        rows += [self._row(prepared, held, varied, way) for way in WAYS if way]
-        return {row.pop("title"): row for row in rows}
-
-    def _row(self, prepared: ds.Prepared, held: ds.Prepared, lesson: Lesson, way: str) -> dict:
-        path = self.folder / f"{'-'.join(filter(None, (lesson.name, way)))}.json"
-        wanted = {**self.mark(prepared, lesson), "target": held.mark, "way": way}
-        kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        if kept.get("made_of") != wanted:
-            net = self.encoder(prepared, lesson)
-            told = by_video(glance_table(net, held, normalise(way, net, prepared, held), relief=way == "relief"))
-            kept = {"made_of": wanted, **gap_row(told, seed=self.seed)}
-            write_json(path, kept)
-        title, uses = WAYS[way]
-        return {"title": title or lesson.title, "uses": uses} | {k: v for k, v in kept.items() if k != "made_of"}
-
-
-# What can be done at test time without a label, and what of the target set it takes.
-WAYS = {
-    "": ("", "nothing"),
-    "relief": ("cameras that vary, relief alone", "nothing"),
-    "tone": ("cameras that vary, crops' tone set", "the picture alone"),
-    "quarter": ("cameras that vary, ¼ target statistics", "all pictures, no label"),
-    "target": ("cameras that vary, target statistics", "all pictures, no label"),
-}
-
-
-SHARES = {"quarter": 0.25, "target": 1.0}
-
-
-def _untaught(prepared: ds.Prepared, seed: int):
-    import lightning.pytorch as pl
-
-    from liveness_utils.model import ModelConfig, build
-
-    pl.seed_everything(seed, workers=True)
-    shape = {"n_features": prepared.features.shape[-1], "imu_columns": prepared.imu_columns}
-    # Stills are never foveated: so is what an encoder for them learns from.
-    return build(ModelConfig(n_species=len(ds.SPECIES), fovea=inputs.FOVEATED, **shape))
-
-
-def normalise(way: str, net, prepared: ds.Prepared, held: ds.Prepared) -> Callable[[np.ndarray], np.ndarray] | None:
-    """Get ready for one of WAYS: change a network's statistics in place, and return what is done to its crops."""
-    if way == "tone":
-        level = tone_of(np.concatenate([prepared.crops[r][12:13] for r in prepared.rows("train")[::8]]))
-        return lambda crops: toned(crops, *level)
-    if way in SHARES:
-        settle(net, held.crops[:, 0], share=SHARES[way])
-    return None
-
-
-def tone_of(crops: np.ndarray) -> tuple[np.ndarray, float]:
-    """Mean colour (3,) and contrast, the mean standard deviation of a picture, of crops (n, H, W, 3) uint8."""
-    part = np.asarray(crops, np.float32)
-    return part.mean(axis=(0, 1, 2)), float(part.std(axis=(1, 2)).mean())
-
-
-def toned(crops: np.ndarray, mean: np.ndarray, spread: float) -> np.ndarray:
-    """Give every crop this mean colour and contrast: grey world, against another grey. Same shape, uint8.
-
-    Source: Buchsbaum, A spatial processor model for object colour perception, J. Franklin Inst. 1980 (grey world).
-    """
-    part = np.asarray(crops, np.float32)
-    own = part.std(axis=(1, 2)).mean(axis=1)[:, None, None, None]
-    moved = (part - part.mean(axis=(1, 2), keepdims=True)) * (spread / np.maximum(own, 4.0)) + mean
-    return np.clip(moved + 0.5, 0, 255).astype(np.uint8)
-
-
-def settle(net, crops: np.ndarray, *, share: float = 1.0, batch: int = 64, seed: int = 0) -> None:
-    """Move the batch statistics of a network's picture encoder towards those of these crops, in place; no label is used.
-
-    Args:
-        net: network. crops: (n, 112, 112, 3) uint8, dealt in a random order, since files are sorted by class.
-        share: of the new statistics, 1 for those alone. batch: crops at a time. seed: of the order.
-
-    Source: Schneider et al., Improving robustness against common corruptions by covariate shift adaptation,
-        NeurIPS 2020, arXiv 2006.16971 (eq. 3, with the share in place of the sizes).
-    """
-    import torch
-
-    norms = [m for m in net.frame.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    before = [(m.momentum, m.running_mean.clone(), m.running_var.clone()) for m in norms]
-    for layer in norms:
-        layer.reset_running_stats()
-        layer.momentum = None  # a plain mean over the batches
-        layer.train()
-    order = np.random.default_rng(seed).permutation(len(crops))
-    for _ in _seen(net, np.asarray(crops)[order], None, batch):
-        pass
-    for layer, (momentum, mean, variance) in zip(norms, before, strict=True):
-        layer.momentum = momentum
-        layer.running_mean.lerp_(mean, 1.0 - share)
-        layer.running_var.lerp_(variance, 1.0 - share)
-    net.eval()
-
-
-def _seen(net, crops: np.ndarray, view: Callable[[np.ndarray], np.ndarray] | None, batch: int):
-    """Embeddings (n, E) and relief (n, 14, 14) of crops, batch by batch."""
-    import torch
-
-    with torch.inference_mode():
-        for first in range(0, len(crops), batch):
-            part = np.array(crops[first : first + batch])
-            yield net.frame(torch.from_numpy(view(part) if view else part).float() / 255.0)[:2]
-
-
-def glance_table(
-    net, held: ds.Prepared, view: Callable[[np.ndarray], np.ndarray] | None = None, *, relief: bool = False
-) -> pd.DataFrame:
-    """Judge stills by the encoder alone.
-
-    Args:
-        net: as from `GapStudy.encoder`. held: prepared stills. view: what is done to crops first.
-        relief: ask the depth head how strong the relief under the face is, and not what the picture looks like.
-
-    Returns:
-        the manifest with logit (log P(bona fide), or the log of the relief in inter-ocular distances) and score, NaN
-        where there is no face.
-    """
-    import torch
-
-    from liveness_utils.model import PictureVerdict
-
-    alive = ds.SPECIES.index("bona_fide")
-    with torch.inference_mode():
-        parts = [
-            PictureVerdict.relief(depth).log() if relief else torch.log_softmax(net.glance(embedding), dim=1)[:, alive]
-            for embedding, depth in _seen(net, held.crops[:, 0], view, 64)
-        ]
-    told = torch.cat(parts).double().numpy()
-    seen = held.quality["no_face"].to_numpy() == 0
-    table = held.manifest.assign(logit=told, score=np.where(seen, np.exp(told), np.nan), raw_score=np.exp(told))
-    return table.assign(pai_species=ds.species_names(table))
-
-
-def gap_row(table: pd.DataFrame, column: str = "logit", *, seed: int = 0) -> dict:
-    """Areas of one row: over all videos, over the even and the odd half of the people, and by species.
-
-    Choices may be made by looking at the even half; the odd half then says what they are worth.
-
-    Returns:
-        auc, even, odd: `Auc` as a dict (None where a half has one class); species: area by name.
-    """
-    table = table.assign(**{column: table[column].where(table["score"].notna())})
-    parts = {"auc": table} | {name: table[half_of(table["subject_id"]) == name] for name in ("even", "odd")}
-    found = {name: vars(auc(part, column, seed=seed)) if _two(part) else None for name, part in parts.items()}
-    bona = table["is_bonafide"].astype(bool)
-    kinds = sorted(set(table["pai_species"][~bona]))
-    value = table[column].astype(float).fillna(-np.inf)
-    areas = {
-        k: area(value[bona | (table["pai_species"] == k)], bona[bona | (table["pai_species"] == k)]) for k in kinds
-    }
-    return found | {"species": areas}
-
-
-def _two(table: pd.DataFrame) -> bool:
-    return table["is_bonafide"].astype(bool).nunique() == 2
-
-
-def half_of(people: pd.Series) -> np.ndarray:
-    """``even`` or ``odd``, (n,) str: by the number that a person's name ends with, or by its place in the alphabet.
-
-    >>> half_of(pd.Series(["s2", "s11", "s2"])).tolist()
-    ['even', 'odd', 'even']
-    """
-    number = pd.to_numeric(people.astype(str).str.extract(r"(\d+)$")[0])
-    place = pd.Series(pd.factorize(people, sort=True)[0], people.index)
-    return np.where(number.fillna(place).astype(int) % 2 == 0, "even", "odd")
-
-
 # ---------------------------------------------------------------------------------- fine-tuning
 def cross_validate(
     features: str | os.PathLike,
@@ -555,13 +268,14 @@ def cross_validate(
         the test scores of all folds, every clip once, with columns fold, threshold, margin (logit
         less the threshold's) and accepted; and the checkpoints.
     """
-    from liveness_utils import training
+    from liveness_utils.network.scoring import score
+    from liveness_utils.network.training import train
 
     held, tables, checkpoints = ds.open_prepared(features), [], []
     for n, splits in enumerate(adapters.folds(held.manifest, k, seed)):
         fold = ds.resplit(features, Path(out) / f"fold{n}-seed{seed}" / "features", splits)
-        checkpoint = training.train(settings(str(fold), str(fold.parent / "checkpoints")))
-        dev, test = (by_unit(training.score(checkpoint, fold, split=s)) for s in ("dev", "test"))
+        checkpoint = train(settings(str(fold), str(fold.parent / "checkpoints")))
+        dev, test = (by_unit(score(checkpoint, fold, split=s)) for s in ("dev", "test"))
         limit = metrics.operating_threshold(dev, target).value
         tables.append(judged(test, limit).assign(fold=n))
         checkpoints.append(Path(checkpoint))

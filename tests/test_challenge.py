@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from liveness_utils import challenge as ch
-from liveness_utils import challenge_study as study
 from liveness_utils import config
 from liveness_utils.clips import Clip
 from liveness_utils.landmarks import Landmarker, make_track, track
+from studies import challenge_study as study
 
 pytestmark = pytest.mark.slow
 

@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 
 from liveness_utils import instruments as pai
-from liveness_utils import landmarks, motion, physics, simulate
+from liveness_utils import landmarks, motion, simulate
 from liveness_utils.clips import load_clip, load_truth, read_manifest, validate_clip
 from liveness_utils.config import SPLITS, profile
 from liveness_utils.devices import DEVICES
 from liveness_utils.errors import SimulationError
 from liveness_utils.head_model import REGIONS
+from studies import physics
 
 FULL = simulate.spec_table(simulate.plan("full", 0))
 # one clip of every species and four bona fide ones

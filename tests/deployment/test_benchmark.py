@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_model import make_prepared
+from prepared_clips import make_prepared
 
 from liveness_utils import bundle as bundles
 from liveness_utils import cli, clips, config
