@@ -145,8 +145,8 @@ class Phone:
                 self.late, before = max(self.late, now - (before or now)), now
                 self._write(*self.show.imu_at(now - start if start is not None else 0.0))
                 time.sleep(max(0.0, 0.008 - (time.monotonic() - now)))
-            if start is None:
-                start = self._start_of_palindrome()
+            # Again and again: a few pictures may deceive, and a camera may lag.
+            start = self._start_of_palindrome() or start
             if self.page.evaluate(until):
                 self.late = max(self.late, self._strayed(start))
                 return
