@@ -98,9 +98,10 @@ class Presentation:
 
 
 class Phone:
-    """A page with its sensors; `play` keeps them moving until a condition holds."""
+    """A page with its sensors; `play` keeps them moving until a condition holds. An iPhone's have the opposite sign."""
 
-    def __init__(self, page, show: Presentation | None) -> None:
+    def __init__(self, page, show: Presentation | None, sign: float = 1.0) -> None:
+        self.sign = sign
         self.page, self.show, self.cdp = page, show, page.context.new_cdp_session(page)
         self.late = 0.0  # s, the longest time between two values of the sensors, or by which pictures went astray
 
@@ -110,7 +111,7 @@ class Phone:
             self.cdp.send("Emulation.setSensorOverrideEnabled", {"enabled": True, "type": kind, "metadata": told})
 
     def _write(self, accel: np.ndarray, gyro: np.ndarray) -> None:
-        for kind, values in zip(SENSORS, (accel, accel * 0.0, gyro), strict=True):
+        for kind, values in zip(SENSORS, (self.sign * accel, accel * 0.0, gyro), strict=True):
             xyz = dict(zip("xyz", map(float, values), strict=True))
             self.cdp.send("Emulation.setSensorOverrideReadings", {"type": kind, "reading": {"xyz": xyz}})
 
@@ -274,9 +275,9 @@ def filmed(page, once, phone: Phone | None = None, tries: int = 6) -> dict:
     pytest.skip(f"this machine is too busy to film: {answer(page)['reasons']}")
 
 
-def run(page, show: Presentation, base: str, *, before=lambda page: None) -> Phone:
+def run(page, show: Presentation, base: str, *, before=lambda page: None, sign: float = 1.0) -> Phone:
     page.add_init_script(show.script())
-    phone = Phone(page, show)
+    phone = Phone(page, show, sign)
     phone.enable()
     page.goto(base)
     before(page)
@@ -559,7 +560,7 @@ def test_ios_is_asked_first_and_its_sign_is_told(browser, plain, shows, shots, g
         page.add_init_script(
             "const g = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices); navigator.mediaDevices.getUserMedia = (c) => { window.__order = window.__asked; return g(c); };"
         )
-        run(page, show, plain[0])
+        run(page, show, plain[0], sign=-1.0)
         assert page.evaluate("window.__order") >= 1, "motion is asked for before the camera"
     imu = sent[-1]["imu"]
     assert imu["platform"] == "ios_safari" if given == "granted" else imu is None
