@@ -460,3 +460,14 @@ def test_video_data_is_prepared_as_before(tmp_path):
     held = dataset.open_prepared(tmp_path / "features")
     assert not held.stills and held.pictures == 25
     assert np.array_equal(held.crops[1], inputs.still_views(held.crops[1][0])) and held.crops.strides[1] > 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_fold_has_both_classes_where_enough_people_have(seed):
+    rows = [{"clip_id": f"{p}{c}", "subject_id": p, "is_bonafide": c == "b"} for p in "ACEG" for c in "ba"]
+    rows += [{"clip_id": p, "subject_id": p, "is_bonafide": True} for p in "BDFH"]
+    table = pd.DataFrame(rows)
+    for cut in adapters.folds(table, 4, seed):
+        found = table.assign(split=table["clip_id"].map(cut))
+        assert (found.groupby("split")["is_bonafide"].nunique() == 2).all() and found["split"].nunique() == 4
+        assert (found.groupby("subject_id")["split"].nunique() == 1).all()

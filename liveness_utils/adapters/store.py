@@ -136,7 +136,8 @@ def folds(manifest: pd.DataFrame, k: int = 5, seed: int = 0) -> list[dict[str, s
     """Splits of every fold of a cross-validation in which no person is in two.
 
     Each fold in turn is test, the next one dev (thresholds), the one after it validation (early
-    stopping), the rest train. Unlabelled clips take part in none.
+    stopping), the rest train. Unlabelled clips take part in none. People with living and attack clips are dealt
+    first: so every fold has both where k people or more have both.
 
     Args:
         manifest: with subject_id (null: each clip a person of its own, as far as is known).
@@ -153,7 +154,9 @@ def folds(manifest: pd.DataFrame, k: int = 5, seed: int = 0) -> list[dict[str, s
     names = sorted(set(people), key=lambda p: natural(Path(p)))
     if k < LEAST_SUBJECTS or len(names) < k:
         raise AdapterError(f"{len(names)} people make no {k} folds: use 4 folds or more, and as many people at least.")
-    place = {name: n % k for n, name in enumerate(np.random.default_rng(seed).permutation(names))}
+    classes = known["is_bonafide"].astype(bool).groupby(people.to_numpy()).nunique()
+    dealt = sorted(np.random.default_rng(seed).permutation(names), key=lambda name: -classes[name])
+    place = {name: n % k for n, name in enumerate(dealt)}
     part = {0: "test", 1: "dev", 2: "validation"}
     where = people.map(place).to_numpy()
     return [dict(zip(known["clip_id"], [part.get((w - f) % k, "train") for w in where], strict=True)) for f in range(k)]
