@@ -2,7 +2,7 @@
 
     python benchmarks/encoder.py [--encoder FILE ...] [--draws 10] [--margin 1.7] [--size 112] [--c 0.003] [--csv FILE]
 
-Teacher, the files given (a distilled student), and the released encoder of data/bundle, in one run. Reads CASIA
+The ImageNet weights and the encoder files given, in one run. Reads CASIA
 frames and NUAA from $REAL_DIR (images/, nuaa/); they stay there, only face boxes are cached, in the user's cache.
 """
 
@@ -61,23 +61,12 @@ def crops_of(table: pd.DataFrame, size: int, margin: float) -> np.ndarray:
     return np.stack([face_crop(_rgb(p), b, size, margin) for p, b in zip(table["path"], boxes, strict=True)])
 
 
-def released(crops: np.ndarray) -> np.ndarray:
-    """Embedding of the picture encoder that the released bundle carries."""
-    import torch
-
-    from liveness_utils.model import load_checkpoint
-
-    frame = load_checkpoint(config.released_bundle() / "checkpoint.pt")[0].frame.eval()
-    with torch.inference_mode():
-        return np.concatenate([frame(torch.from_numpy(c).float() / 255)[0].numpy() for c in np.array_split(crops, 50)])
-
-
 def candidates(files: list[Path]) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """Name of each encoder and the function that embeds crops with it."""
     from liveness_utils.network import encoder as en
 
-    encoders = {"teacher": en.teacher()} | {str(path): en.load_encoder(path)[0] for path in files}
-    return {name: lambda crops, e=e: en.embed(e, crops) for name, e in encoders.items()} | {"released": released}
+    encoders = {"imagenet": en.imagenet()} | {str(path): en.load_encoder(path)[0] for path in files}
+    return {name: lambda crops, e=e: en.embed(e, crops) for name, e in encoders.items()}
 
 
 def measure(table: pd.DataFrame, embedding: np.ndarray, draws: int, c: float) -> pd.DataFrame:
@@ -95,7 +84,7 @@ def measure(table: pd.DataFrame, embedding: np.ndarray, draws: int, c: float) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--encoder", type=Path, nargs="*", default=[], help="encoder files beside the teacher")
+    parser.add_argument("--encoder", type=Path, nargs="*", default=[], help="encoder files beside the ImageNet weights")
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--size", type=int, default=112)
     parser.add_argument("--margin", type=float, default=1.7)

@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from liveness_utils import clips, config, cues, inputs, runtime
+from liveness_utils import clips, config, cues, runtime
 from liveness_utils.clips import Clip, Imu
 
 Change = Callable[[Clip, np.random.Generator], Clip]
@@ -190,7 +190,7 @@ class Memory:
     """What was measured on a clip's frames, once: faces, crops, and features but for those that the IMU has part in."""
 
     def __init__(self, landmarker) -> None:
-        self._landmarker, self._known, self._crop = landmarker, {}, inputs.crop_of
+        self._landmarker, self._known, self._crop = landmarker, {}, runtime.face_crop
 
     def once(self, key: tuple, measure: Callable, *args):
         """What `measure` said of this key before, or says now."""
@@ -214,10 +214,10 @@ class Memory:
         """As `Landmarker.count_faces`."""
         return self.once(("faces", mark(rgb)), self._landmarker.count_faces, rgb)
 
-    def crop_of(self, frame, box, foveated=False):
-        """As `inputs.crop_of`."""
+    def face_crop(self, frame, box, size, margin):
+        """As `landmarks.face_crop`."""
         place = None if box is None else tuple(box)
-        return self.once(("crop", mark(frame), place, foveated), self._crop, frame, box, foveated)
+        return self.once(("crop", mark(frame), place), self._crop, frame, box, size, margin)
 
     def extractor(self, intrinsics=None, facing="front"):
         """As `cues.FeatureExtractor`."""
@@ -266,7 +266,7 @@ class Judge:
         self.bundle = runtime.load(config.default_bundle())
         self._session = runtime.LivenessSession(self.bundle, stream=False, require_imu=True)
         self._memory = self._session._landmarker = Memory(self._session._landmarker)
-        patch(inputs, "crop_of", self._memory.crop_of)
+        patch(runtime, "face_crop", self._memory.face_crop)
         patch(runtime, "FeatureExtractor", self._memory.extractor)
 
     def forget(self) -> None:

@@ -109,7 +109,7 @@ def reference(folder: Path) -> tuple[Path, int]:
     import torch
 
     from liveness_utils import export
-    from liveness_utils.model import ModelConfig, build
+    from liveness_utils.network.fusion import ModelConfig, build
 
     class Clip(torch.nn.Module):
         def __init__(self) -> None:
@@ -144,7 +144,7 @@ def own_network(checkpoint: Path, folder: Path) -> tuple[Path, int, Path]:
     import torch
 
     from liveness_utils import export
-    from liveness_utils.model import StepNet, load_checkpoint
+    from liveness_utils.network.fusion import StepNet, load_checkpoint
 
     net, _ = load_checkpoint(checkpoint)
     features = net.config.n_features

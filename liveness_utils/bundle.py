@@ -19,7 +19,6 @@ import numpy as np
 
 from liveness_utils.config import plain
 from liveness_utils.errors import BundleError
-from liveness_utils.inputs import FOVEATED
 
 FORMAT = 1
 MANIFEST = "bundle.json"
@@ -33,16 +32,34 @@ PATTERNS = {
 }
 
 
-def pattern_name(presence: np.ndarray) -> str:
-    """Name of a presence mask.
+FRAMES = 25  # of a whole clip
+SHORT = (13, 19)  # frames of shorter ones that have thresholds of their own: 1.2 and 1.8 s
 
-    >>> pattern_name(np.array([1.0, 1.0, 0.0]))
-    'video+landmarks'
+
+def pattern_name(presence: np.ndarray, frames: int = FRAMES) -> str:
+    """Name of what a clip is judged by: its presence mask, and its length where that is not the whole one.
+
+    >>> pattern_name(np.array([1.0, 1.0, 0.0])), pattern_name(np.array([1.0, 1.0, 0.0]), 15)
+    ('video+landmarks', 'video+landmarks, 1.2 s')
     """
     key = tuple(int(v > 0.5) for v in presence)
     if key not in PATTERNS:
         raise BundleError("A clip without video cannot be judged: its presence mask starts with 0.")
-    return PATTERNS[key]
+    if frames >= FRAMES:
+        return PATTERNS[key]
+    fitting = [n for n in SHORT if n <= frames]
+    if not fitting:
+        raise BundleError(f"A clip of {frames} frames at 10 Hz is too short to be judged: give {SHORT[0]} or more.")
+    return short_name(PATTERNS[key], fitting[-1])
+
+
+def short_name(pattern: str, frames: int) -> str:
+    """Name of a pattern in clips of so many frames.
+
+    >>> short_name("video", 19)
+    'video, 1.8 s'
+    """
+    return f"{pattern}, {(frames - 1) / 10:g} s"
 
 
 @dataclass(frozen=True)
@@ -76,13 +93,13 @@ class Bundle:
     variants: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
-    def threshold(self, presence: np.ndarray) -> dict[str, Any]:
-        """The threshold in use for the modalities that a clip has.
+    def threshold(self, presence: np.ndarray, frames: int = FRAMES) -> dict[str, Any]:
+        """The threshold in use for the modalities that a clip has, and for its length.
 
         Raises:
             BundleError: none was chosen for them, so that no decision can be made.
         """
-        name = pattern_name(presence)
+        name = pattern_name(presence, frames)
         held = self.thresholds.get(self.target, {}).get(name)
         if held is None or not np.isfinite(held["value"]):
             raise BundleError(f"the bundle has no threshold for {name}")
@@ -136,8 +153,6 @@ def load(folder: str | os.PathLike) -> Bundle:
         bundle = Bundle(folder=folder, **{**content, **{n: tuple(content[n]) for n in names}})
     except (KeyError, TypeError) as error:
         raise BundleError(f"{folder / MANIFEST}: not a complete bundle ({error}); export it again.") from error
-    if bool(bundle.preprocessing.get("crop_fovea")) != FOVEATED:
-        raise BundleError(f"{folder}: made for crops of another kind; export it again with `liveness export`.")
     verify(bundle)
     return bundle
 

@@ -189,18 +189,10 @@ def _add_train(commands: Any) -> None:
         "--pictures",
         type=Path,
         metavar="DIR",
-        help="single pictures for the encoders' first lesson (default: the run's, where notebook 05 or the study "
-        "made them)",
+        help="single pictures that the picture head learns from, too (default: the run's, where notebook 05 made them)",
     )
-    parser.add_argument("--encoder-epochs", type=int, help="passes of that lesson, 0 for none (default: the profile's)")
-    parser.add_argument(
-        "--encoder-start",
-        metavar="FILE",
-        help='encoders to take as they are, "" to teach them (default: the profile\'s)',
-    )
-    parser.add_argument("--epochs", type=int, help="upper bound (default: the profile's)")
-    parser.add_argument("--batch-size", type=int, help="clips a step and process (default: the profile's)")
-    parser.add_argument("--learning-rate", type=float, help="default: the profile's, a third of it with --start")
+    parser.add_argument("--picture-epochs", type=int, help="of the picture head (default: the profile's)")
+    parser.add_argument("--epochs", type=int, help="of the rest (default: the profile's)")
     parser.add_argument("--modalities", nargs="+", choices=("video", "landmarks", "imu"), help="default: all three")
     parser.add_argument("--study", action="store_true", help="the study's many trainings instead of one")
     parser.add_argument("--seed", type=int, default=0)
@@ -212,53 +204,40 @@ def _add_train(commands: Any) -> None:
 
 
 def _train(args: argparse.Namespace) -> None:
-    from liveness_utils import config, dataset, training
+    from liveness_utils import config, dataset
+    from liveness_utils.network import scoring, study, training
 
     paths = config.paths(args.profile, args.data, args.out)
     sizes = config.profile(args.profile)
-    if args.study and not (args.data or args.start or args.pictures):
-        from liveness_utils import pictures  # some rows must not take the shipped encoders
-
-        pictures.prepare_for(sizes, paths.pictures, seed=args.seed, workers=args.workers)
-    settings = training.from_profile(
-        sizes, paths.features, paths.checkpoints, seed=args.seed,
-        devices=args.devices, num_nodes=args.num_nodes, strategy=args.strategy, accelerator=args.accelerator,
-        **_training_changes(args),
-    )  # fmt: skip
+    settings = training.TrainConfig.of(
+        sizes, paths.features, paths.checkpoints, seed=args.seed, **_training_changes(args, paths)
+    )
     dataset.prepare(paths.data, paths.features, workers=args.workers)
-    if not args.study:
-        checkpoint = training.train(settings)
-        if os.environ.get("LOCAL_RANK", "0") != "0" or os.environ.get("NODE_RANK", "0") != "0":
-            return  # one process of a distributed training scores
-        written = training.write_scores(checkpoint, paths.features, paths.run)
-        print("\n".join(str(path) for path in (checkpoint, *written)))
+    if args.study:
+        files = study.run_study(sizes, settings, paths.study, jobs=args.workers)
+        print(f"{len(files)} trainings in {paths.study}")
         return
-    files = training.run_study(sizes, settings, paths.study, jobs=args.workers)
-    print(f"{len(files)} trainings in {paths.study}")
+    where = {name: getattr(args, name) for name in ("devices", "num_nodes", "strategy", "accelerator")}
+    checkpoint = training.train(settings, **where)
+    if os.environ.get("LOCAL_RANK", "0") != "0" or os.environ.get("NODE_RANK", "0") != "0":
+        return  # one process of a distributed training scores
+    written = scoring.write_scores(checkpoint, paths.features, paths.run)
+    print("\n".join(str(path) for path in (checkpoint, *written)))
 
 
-_TRAINING = ("epochs", "encoder_epochs", "encoder_start", "batch_size", "learning_rate")
-
-
-def _training_changes(args: argparse.Namespace) -> dict[str, Any]:
-    """What the command line says of a training; fine-tuning takes smaller steps unless told."""
-    from liveness_utils import config
-
-    changes: dict[str, Any] = {name: getattr(args, name) for name in _TRAINING}
-    paths = config.paths(args.profile, args.data, args.out)
+def _training_changes(args: argparse.Namespace, paths: Any) -> dict[str, Any]:
+    """What the command line says of a training."""
+    changes = {name: getattr(args, name) for name in ("epochs", "picture_epochs")}
+    changes = {name: value for name, value in changes.items() if value is not None}
     simulated = not (args.data or args.start)  # nobody's own data is mixed with pictures unasked
-    for name, made in (("pictures", paths.pictures), ("strangers", paths.strangers)):
-        changes[name] = str(made) if simulated and (made / "index.json").is_file() else None
-    if args.pictures:
-        changes["pictures"] = str(args.pictures)
-    if (args.pictures or args.encoder_epochs) and args.encoder_start is None:
-        changes["encoder_start"] = ""  # who asks for a lesson gets one
-    changes["modalities"] = tuple(args.modalities) if args.modalities else None
+    if args.pictures or (simulated and (paths.pictures / "index.json").is_file()):
+        changes["pictures"] = str(args.pictures or paths.pictures)
+    if args.modalities:
+        changes["modalities"] = tuple(args.modalities)
     if args.start:
         inside = args.start / "checkpoint.pt"
         changes["start"] = str(inside if inside.is_file() else args.start)
-        changes["learning_rate"] = args.learning_rate or config.profile(args.profile).learning_rate / 3
-    return {name: value for name, value in changes.items() if value is not None}
+    return changes
 
 
 # --- evaluation ---------------------------------------------------------------------------

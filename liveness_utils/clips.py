@@ -851,6 +851,15 @@ def network_frame_indices(
     return chosen.astype(np.int64)
 
 
+def network_frame_count(t: np.ndarray, n: int = NETWORK_FRAMES, rate: float = NETWORK_RATE) -> int:
+    """How many frames of the network's grid a clip is long enough for, at most `n`.
+
+    >>> network_frame_count(np.arange(48) / 30)
+    17
+    """
+    return int(min(n, np.floor((t[-1] - t[0]) * rate + 0.5) + 1)) if len(t) else 0
+
+
 def slice_clip(clip: Clip, start: float, stop: float) -> Clip:
     """The part of a recording with start ≤ t < stop, its clocks counted from its first frame.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,61 +24,40 @@ class Profile:
 
     Attributes:
         name: ``quick``, ``full`` or ``study``.
-        data: name of the profile whose generated clips are used.
         subjects: subjects per split, disjoint.
         bona_fide_clips: bona fide clips per split.
         attack_clips: clips of each attack species per split.
-        pictures: single pictures of further people and instruments, for the picture encoders (`pictures.prepare`),
-            where they learn.
-        strangers: further ones that no encoder learns from, by which the pictures' veto is set (`training.set_veto`).
-        encoder_epochs: passes over those and a few pictures of every training clip, in which encoders learn first,
-            where they do.
-        takes_encoders: whether the picture encoders are `shipped_encoder` as they are, or learn here.
-        views: changed views of each training clip that the fusion learns from.
-        epochs: upper bound; early stopping on the validation subjects may end sooner.
-        patience: epochs without a better validation loss before training stops; the learning rate falls over all
-            epochs, so that a short patience would stop before the best ones.
-        batch_size: clips a training step.
-        train_frames: frames of the 25 that a training step samples from a clip, where it learns from pixels.
-        learning_rate: peak learning rate.
+        pictures: single pictures of further people and instruments for the picture head (`pictures.prepare`).
+        picture_epochs: of the picture head, over those and a few pictures of every training clip.
+        views: changed views of each training clip that the rest of the network learns from.
+        epochs: of the rest.
         variants: rows of the ablation that are trained.
-        seeds: seeds of the ablation's repeated rows.
-        left_out: species of the leave-one-out trainings ("all" for every one).
-        study_epochs: upper bound of epochs for each training of the study that sees every species.
         bootstrap: replicates of the subject bootstrap.
         robustness_clips: test clips (stratified) used by each robustness curve.
         redteam_clips: test clips on which each of an attacker's choices is tried.
         calibration_clips: training clips used to calibrate the quantiser.
-        qat_epochs: passes over the training clips in which the picture encoder learns with rounding in the loop;
-            0 for none.
         demo_clips: clips a teaching figure walks over.
     """
 
     name: str
-    data: str
     subjects: tuple[int, int, int, int]
     bona_fide_clips: tuple[int, int, int, int]
     attack_clips: tuple[int, int, int, int]
     pictures: int
-    strangers: int
-    encoder_epochs: int
-    takes_encoders: bool
+    picture_epochs: int
     views: int
     epochs: int
-    patience: int
-    batch_size: int
-    train_frames: int
-    learning_rate: float
     variants: tuple[str, ...]
-    seeds: tuple[int, ...]
-    left_out: tuple[str, ...]
-    study_epochs: int
     bootstrap: int
     robustness_clips: int
     redteam_clips: int
     calibration_clips: int
-    qat_epochs: int
     demo_clips: int
+
+    @property
+    def data(self) -> str:
+        """Name of the profile whose generated clips and run are used: the study adds to the full one's."""
+        return "full" if self.name == "study" else self.name
 
     def split_sizes(self, split: str) -> tuple[int, int, int]:
         """Return (subjects, bona fide clips, clips of each attack species) of a split."""
@@ -96,37 +75,23 @@ class Profile:
         return sum(self.bona_fide_clips) + n_species * sum(self.attack_clips)
 
 
-# Sizes of the study's trainings that need encoders of their own, because these must not know a species, and of the one
-# without anything left out that they are held against: a shorter lesson, looks in fewer views.
-LEFT_OUT = {"encoder_start": "", "encoder_epochs": 12, "encoder_walks": 1, "epochs": 16, "views": 3}
-ABLATION = ("video", "video_depth", "video_landmarks", "video_imu", "all", "seed_style")
+ABLATION = ("video", "landmarks_imu", "video_landmarks", "video_imu", "all", "seed_style")
 
 _QUICK = Profile(
-    name="quick", data="quick",
+    name="quick",
     subjects=(8, 3, 6, 6), bona_fide_clips=(8, 3, 6, 6), attack_clips=(2, 1, 1, 2),
-    pictures=32, strangers=16, encoder_epochs=3, takes_encoders=False, views=2, epochs=6, patience=6, batch_size=8, train_frames=4, learning_rate=1e-3,
-    variants=("video", "all"), seeds=(0,), left_out=(), study_epochs=1,
-    bootstrap=100, robustness_clips=2, redteam_clips=1, calibration_clips=6, qat_epochs=1, demo_clips=4,
+    pictures=320, picture_epochs=4, views=2, epochs=30, variants=("video", "all"),
+    bootstrap=100, robustness_clips=2, redteam_clips=1, calibration_clips=6, demo_clips=4,
 )  # fmt: skip
 
 _FULL = Profile(
-    name="full", data="full",
+    name="full",
     subjects=(100, 20, 40, 60), bona_fide_clips=(312, 48, 120, 240), attack_clips=(78, 12, 60, 60),
-    pictures=12800, strangers=1600, encoder_epochs=16, takes_encoders=True, views=6, epochs=24, patience=24, batch_size=16, train_frames=8, learning_rate=2e-3,
-    variants=(), seeds=(0,), left_out=(), study_epochs=0,
-    bootstrap=2000, robustness_clips=36, redteam_clips=8, calibration_clips=128, qat_epochs=2, demo_clips=60,
+    pictures=6400, picture_epochs=8, views=6, epochs=30, variants=(),
+    bootstrap=2000, robustness_clips=18, redteam_clips=4, calibration_clips=128, demo_clips=60,
 )  # fmt: skip
 
-_STUDY = Profile(
-    name="study", data="full",
-    subjects=_FULL.subjects, bona_fide_clips=_FULL.bona_fide_clips,
-    attack_clips=_FULL.attack_clips,
-    pictures=_FULL.pictures, strangers=_FULL.strangers, encoder_epochs=_FULL.encoder_epochs,
-    takes_encoders=_FULL.takes_encoders, views=_FULL.views, epochs=_FULL.epochs, patience=_FULL.patience,
-    batch_size=_FULL.batch_size, train_frames=_FULL.train_frames, learning_rate=_FULL.learning_rate,
-    variants=ABLATION, seeds=(0, 1, 2), left_out=("all",), study_epochs=_FULL.epochs,
-    bootstrap=2000, robustness_clips=36, redteam_clips=8, calibration_clips=128, qat_epochs=2, demo_clips=60,
-)  # fmt: skip
+_STUDY = replace(_FULL, name="study", variants=ABLATION)
 
 
 def profile(name: str) -> Profile:
@@ -197,11 +162,6 @@ def released_bundle() -> Path:
     return repo_root() / "data" / "bundle"
 
 
-def shipped_encoder() -> Path:
-    """Return the picture encoders that the repository ships (data/README.md)."""
-    return repo_root() / "data" / "encoder.pt"
-
-
 def imagenet_encoder() -> Path:
     """Return the picture encoder with ImageNet knowledge that the repository ships (data/README.md)."""
     return repo_root() / "data" / "encoders" / "mobilenet_v2.pt"
@@ -244,11 +204,6 @@ class Paths:
     def pictures(self) -> Path:
         """Single pictures for the encoder."""
         return self.run / "pictures"
-
-    @property
-    def strangers(self) -> Path:
-        """Single pictures that no encoder learns from."""
-        return self.run / "strangers"
 
     @property
     def checkpoints(self) -> Path:

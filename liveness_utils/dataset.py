@@ -28,14 +28,13 @@ from liveness_utils.instruments import PRINTS, REPLAYS, SPECIES
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 1
+VERSION = 2
 OTHERS = 2
 FORGED = ("forged", "rest")
 DEPTH = 14
 FLAT_SPECIES = (*PRINTS, *REPLAYS)
 ARRAYS = ("crops", "features", "imu", "presence", "depth", "quality_rows", "decoy_features", "decoy_imu", "decoy_valid")
 _DEPTH_RANGE = (-2.5, 1.5)
-_CROPS = b"by turns" if inputs.FOVEATED else b""  # tells arrays with foveated crops from those without
 
 
 # ----------------------------------------------------------------------------------- depth's target
@@ -57,13 +56,13 @@ def depth_target(clip, track, index: np.ndarray) -> np.ndarray:
     eyes = _eye_distance_metres(clip, track)
     found = np.flatnonzero(track.found)
     maps = []
-    for k, foveated in zip(index, inputs.turns(clip, len(index)), strict=True):
+    for k in index:
         box = track.box[found[np.argmin(np.abs(found - k))]]
-        maps.append(_crop_relief(clip, k, box, eyes, flat, foveated))
+        maps.append(_crop_relief(clip, k, box, eyes, flat))
     return np.stack(maps).astype(np.float16)
 
 
-def depth_of_picture(clip, foveated: bool = False) -> np.ndarray:
+def depth_of_picture(clip) -> np.ndarray:
     """`depth_target` of a clip of one frame with its true landmarks in place of measured ones, (14, 14) float16."""
     from liveness_utils.landmarks import face_box, interocular_distance
 
@@ -71,7 +70,7 @@ def depth_of_picture(clip, foveated: bool = False) -> np.ndarray:
     eyes = float(interocular_distance(marks)[0] * _face_depth(clip.truth, 0) / clip.intrinsics.fx)
     flat = clip.meta.get("pai_species") in FLAT_SPECIES
     eyes = float(np.clip(eyes, 0.03, 0.2))
-    return _crop_relief(clip, 0, face_box(marks)[0], eyes, flat, foveated).astype(np.float16)
+    return _crop_relief(clip, 0, face_box(marks)[0], eyes, flat).astype(np.float16)
 
 
 def _eye_distance_metres(clip, track) -> float:
@@ -90,13 +89,12 @@ def _face_depth(truth, k: int) -> float:
     return float(np.median(inside)) if len(inside) else np.nan
 
 
-def _crop_relief(clip, k: int, box: np.ndarray, eyes: float, flat: bool, foveated: bool) -> np.ndarray:
-    from liveness_utils.landmarks import crop_square, foveal
+def _crop_relief(clip, k: int, box: np.ndarray, eyes: float, flat: bool) -> np.ndarray:
+    from liveness_utils.landmarks import crop_square
 
     height, width = clip.frames.shape[1:3]
     cx, cy, side = crop_square(box, inputs.MARGIN)
-    ticks = 2.0 * (np.arange(DEPTH) + 0.5) / DEPTH - 1.0
-    ticks = 0.5 * (foveal(ticks) if foveated else ticks)
+    ticks = (np.arange(DEPTH) + 0.5) / DEPTH - 0.5
     rows, columns = clip.truth.depth.shape[1:]
     r = np.floor((cy + 0.5 + side * ticks) * rows / height).astype(int)
     c = np.floor((cx + 0.5 + side * ticks) * columns / width).astype(int)
@@ -157,7 +155,7 @@ def source_mark(data_dir: str | os.PathLike, clip_ids: Sequence[str]) -> str:
     from liveness_utils.clips import media_file
     from liveness_utils.cues import CUE_NAMES, FRAME_FEATURES
 
-    digest = hashlib.sha256(" ".join((*CUE_NAMES, *FRAME_FEATURES)).encode() + _CROPS)
+    digest = hashlib.sha256(" ".join((*CUE_NAMES, *FRAME_FEATURES)).encode())
     for clip_id in sorted(str(c) for c in clip_ids):
         video = media_file(data_dir, clip_id)
         digest.update(f"{clip_id} {video.stat().st_size if video.is_file() else 0}\n".encode())
@@ -443,11 +441,15 @@ class Prepared:
         """How many different pictures a clip has to learn from: 25, of a still 1."""
         return 1 if self.stills else inputs.FRAMES
 
+    def shown(self, row: int) -> np.ndarray:
+        """The 25 pictures (25, 112, 112, 3) that the network sees of a clip; of a still, see `inputs.still_views`."""
+        return inputs.still_views(self.crops[row][0]) if self.stills else np.asarray(self.crops[row])
+
     @property
     def mark(self) -> str:
         """A short hash of the clips and of what was measured on them."""
         sample = np.ascontiguousarray(self.features[:: max(1, len(self) // 256)])
-        held = "".join(self.manifest["clip_id"]).encode() + sample.tobytes() + _CROPS
+        held = "".join(self.manifest["clip_id"]).encode() + sample.tobytes()
         return hashlib.sha256(held).hexdigest()[:12]
 
     @property
@@ -740,65 +742,11 @@ def sample_frames(n: int, k: int, rng: np.random.Generator | None) -> np.ndarray
     return np.minimum((edges[:-1] + inside * np.diff(edges)).astype(int), n - 1)
 
 
-def sample_by_turns(n: int, k: int, rng: np.random.Generator | None) -> np.ndarray:
-    """Choose k of n frames whose numbers are even and odd by turns, so that every second one is foveated.
-
-    >>> sample_by_turns(25, 6, None).tolist()
-    [0, 1, 8, 9, 16, 17]
-    """
-    even, odd = 2 * sample_frames(-(-n // 2), -(-k // 2), rng), 1 + 2 * sample_frames(n // 2, k // 2, rng)
-    chosen = np.empty(k, int)
-    chosen[0::2], chosen[1::2] = even, odd
-    return chosen
-
-
-def hold_of(chosen: np.ndarray, n: int) -> np.ndarray:
-    """Which of the chosen frames each of n steps sees: the nearest one, of both kinds by turns if there are both.
-
-    >>> hold_of(np.array([0, 3, 4]), 6).tolist()
-    [0, 1, 0, 1, 2, 1]
-    """
-    apart = np.abs(np.arange(n)[:, None] - chosen[None, :])
-    if inputs.FOVEATED and len(chosen) > 1:
-        other_kind = np.arange(n)[:, None] % 2 != np.arange(len(chosen))[None, :] % 2
-        apart = np.where(other_kind, n, apart)
-    return apart.argmin(axis=1)
-
-
-@dataclass(frozen=True)
-class Looks:
-    """What an encoder at rest makes of clips, so that no later training has to look at a pixel again.
-
-    embedding (N, 25, E) float16 and relief (N, 25) float32 of every prepared clip as it is; of the clips `rows` (n,)
-    also of V changed views, view_embedding (n, V, 25, E) and view_relief (n, V, 25), of which `mirrored` (V,) says
-    which are; features and IMU have to be mirrored with them.
-    """
-
-    embedding: np.ndarray
-    relief: np.ndarray
-    rows: np.ndarray
-    view_embedding: np.ndarray
-    view_relief: np.ndarray
-    mirrored: np.ndarray
-
-    @cached_property
-    def _place(self) -> dict[int, int]:
-        return {int(row): k for k, row in enumerate(self.rows)}
-
-    def plain(self, row: int) -> dict[str, np.ndarray]:
-        """Of a clip as it is: embedding (25, E) and relief (25,) float32."""
-        return {"embedding": self.embedding[row].astype(np.float32), "relief": self.relief[row]}
-
-    def view(self, row: int, view: int) -> dict[str, np.ndarray]:
-        """Of one changed view of a clip."""
-        held = self.view_embedding[self._place[row], view].astype(np.float32)
-        return {"embedding": held, "relief": self.view_relief[self._place[row], view]}
-
-
 def changed_view(prepared: Prepared, row: int, view: int, mirrored: bool, seed: int) -> np.ndarray:
     """All 25 pictures of a clip, changed alike (`augment_crops`) as `seed`, `view` and `row` say: uint8."""
     rng = np.random.default_rng((seed, 3, view, row))
-    crops = augment_crops(np.asarray(prepared.crops[row]), np.zeros((inputs.FRAMES, 1, 1), np.float32), rng)[0]
+    crops = prepared.shown(row) if not prepared.stills else prepared.crops[row]
+    crops = augment_crops(np.asarray(crops), np.zeros((inputs.FRAMES, 1, 1), np.float32), rng)[0]
     return np.ascontiguousarray(crops[:, :, ::-1]) if mirrored else crops
 
 
@@ -807,12 +755,11 @@ class LivenessDataset:
 
     Args:
         prepared: arrays on disk. rows: which clips. scaling: fills what was not measured.
-        frames: pictures looked at of the 25 (features and IMU always cover all 25).
+        frames: pictures dealt of the 25 (features and IMU always cover all 25).
         augment: change the pictures, mirror, jitter the IMU, drop modalities.
         modalities: what the network may use; the rest is masked.
-        keep: probability of each presence pattern in training, see `KEEP`.
         seed: with the epoch and the row it fixes every random choice.
-        looks: what an encoder at rest makes of the pictures, in their place.
+        opinions: what a picture head makes of the pictures (`picture_training.Opinions`), in their place.
     """
 
     # All, video alone, video and landmarks, video and IMU; and all but the pictures: these are
@@ -829,12 +776,12 @@ class LivenessDataset:
         augment: bool = False,
         modalities: Sequence[str] = inputs.MODALITIES,
         seed: int = 0,
-        looks: Looks | None = None,
+        opinions=None,
     ) -> None:
         self.prepared, self.rows, self.scaling = prepared, np.asarray(rows), scaling
         self.frames, self.augment, self.seed, self.epoch = frames, augment, seed, 0
         self.allowed = np.array([m in modalities for m in inputs.MODALITIES], np.float32)
-        self.labels, self.species, self.looks = prepared.labels, prepared.species, looks
+        self.labels, self.species, self.opinions = prepared.labels, prepared.species, opinions
         self.mirror = mirror_of(prepared.feature_names) if augment else None
 
     def __len__(self) -> int:
@@ -843,10 +790,9 @@ class LivenessDataset:
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
         """One clip.
 
-        frames (F, 112, 112, 3) uint8, features (25, G), imu (25, W, 6), presence (3,), depth
-        (F, 14, 14), hold (25,), label, species, row; in training also decoy_features, decoy_imu
-        and decoy_valid: the same clip with another phone's IMU or a made-up one. With looks there are
-        embedding (25, E) and relief (25,) in place of frames, depth and hold.
+        frames (F, 112, 112, 3) uint8, or opinion (25, 2 + S) in their place; features (25, G), imu (25, W, 6),
+        presence (3,), label, species, row; in training also decoy_features, decoy_imu
+        and decoy_valid: the same clip with another phone's IMU or a made-up one.
         """
         row = int(self.rows[k])
         rng = np.random.default_rng((self.seed, self.epoch, row)) if self.augment else None
@@ -859,29 +805,25 @@ class LivenessDataset:
             "species": self.species[row],
             "row": np.int64(row),
         }
-        pixels = self._pixels(row, rng) if self.looks is None else {}
+        pixels, mirrored = self._pixels(row, rng)
         if rng is None:
-            return item | (pixels or self.looks.plain(row))
-        item |= self._disturbed(item, row, rng)
-        if self.looks is None:
-            item |= pixels
-            return self._mirrored(item) if self.mirror and rng.random() < 0.5 else item
-        view = int(rng.integers(len(self.looks.mirrored)))
-        item |= self.looks.view(row, view)
-        return self._mirrored(item) if self.looks.mirrored[view] else item
+            return item | pixels
+        item |= self._disturbed(item, row, rng) | pixels
+        return self._mirrored(item) if mirrored else item
 
-    def _pixels(self, row: int, rng: np.random.Generator | None) -> dict:
-        sample = sample_by_turns if inputs.FOVEATED and self.frames > 1 else sample_frames
-        chosen = sample(inputs.FRAMES, self.frames, rng)
-        crops, depth = np.asarray(self._shown(row)[chosen]), np.array(self.prepared.depth[row][chosen], np.float32)
-        if rng is not None:
-            crops, depth = augment_crops(crops, depth, rng)
-        return {"frames": crops, "depth": depth, "hold": hold_of(chosen, inputs.FRAMES)}
-
-    def _shown(self, row: int) -> np.ndarray:
-        """The 25 pictures of a clip; training changes a still by itself, judging looks at it in 25 ways."""
-        crops = self.prepared.crops[row]
-        return inputs.still_views(crops[0]) if self.prepared.stills and not self.augment else crops
+    def _pixels(self, row: int, rng: np.random.Generator | None) -> tuple[dict, bool]:
+        """Pictures or opinions, and whether they show the clip mirrored (pictures are yet to be)."""
+        if self.opinions is not None:
+            views = len(self.opinions.mirrored)
+            if rng is None or not views:
+                return {"opinion": self.opinions.plain[row]}, False
+            view = int(rng.integers(views))
+            return {"opinion": self.opinions.view(row, view)}, bool(self.opinions.mirrored[view])
+        crops = self.prepared.shown(row)[sample_frames(inputs.FRAMES, self.frames, rng)]
+        if rng is None:
+            return {"frames": crops}, False
+        crops, _ = augment_crops(crops, np.zeros((len(crops), 1, 1), np.float32), rng)
+        return {"frames": crops}, self.mirror is not None and rng.random() < 0.5
 
     def _disturbed(self, item: dict, row: int, rng: np.random.Generator) -> dict:
         """What training changes of features, IMU and presence, and a decoy."""
@@ -904,7 +846,7 @@ class LivenessDataset:
         return (int(rng.choice(valid)), np.float32(1)) if len(valid) else (0, np.float32(0))
 
     def _mirrored(self, item: dict) -> dict:
-        flipped = {k: np.ascontiguousarray(item[k][:, :, ::-1]) for k in ("frames", "depth") if k in item}
+        flipped = {k: np.ascontiguousarray(item[k][:, :, ::-1]) for k in ("frames",) if k in item}
         turned = {k: self.mirror.features(item[k]) for k in ("features", "decoy_features")}
         return item | flipped | turned | {k: item[k] * self.mirror.imu_sign for k in ("imu", "decoy_imu")}
 
@@ -926,15 +868,13 @@ class LivenessDataset:
 
 
 class PictureDataset:
-    """What the encoder learns from first: augmented pictures of the clips, other ones in every epoch, and single ones.
+    """What the picture head learns from: augmented pictures of the clips, other ones in every epoch, and single ones.
 
     Args:
         prepared: arrays on disk. rows: which clips. seed: with the epoch and the number it fixes every choice.
         singles: `pictures.Pictures` to mix in, once an epoch each, or None.
         exclude: species of which no single picture is dealt.
-        each: pictures of every clip an epoch. walk: from 1 on they are changed more (see
-            `augment_crops`), and differently for each number. foveated: only such crops, or only
-            plain ones; None takes both. (Where crops are not foveated, all are plain.)
+        each: pictures of every clip an epoch.
     """
 
     def __init__(
@@ -945,39 +885,37 @@ class PictureDataset:
         singles=None,
         exclude: Sequence[str] = (),
         each: int = 1,
-        walk: int = 0,
-        foveated: bool | None = None,
     ) -> None:
-        self.prepared, self.seed, self.epoch, self.walk = prepared, seed, 0, walk
-        number = np.arange(prepared.pictures)
-        kinds = np.array([inputs.is_foveated(int(n), prepared.stills) for n in number])
-        self.foveated, self._numbers = foveated, number if foveated is None else number[kinds == foveated]
+        self.prepared, self.seed, self.epoch = prepared, seed, 0
         self.rows, self.singles = np.repeat(np.asarray(rows), each), singles
         left_out = [SPECIES.index(name) for name in exclude]
-        single = np.zeros(0, int) if singles is None else np.flatnonzero(~np.isin(singles.species, left_out))
+        self.single = np.zeros(0, int) if singles is None else np.flatnonzero(~np.isin(singles.species, left_out))
         # An injection's pixels are bona fide.
         injection = prepared.species == SPECIES.index("injection")
         seen = np.where(injection, SPECIES.index("bona_fide"), prepared.species)[self.rows]
-        self.single = single
-        self.species = seen if singles is None else np.concatenate([seen, singles.species[single]])
+        self.species = seen if singles is None else np.concatenate([seen, singles.species[self.single]])
 
     def __len__(self) -> int:
         return len(self.species)
 
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
         """frame (112, 112, 3) uint8, depth (14, 14) float32, species int."""
-        rng = np.random.default_rng((self.seed, 1 + self.walk, self.epoch, k))
-        crops, depth = self._picture(k, rng)
-        crops, depth = augment_crops(crops, depth, rng, wide=self.walk > 0)
+        rng = np.random.default_rng((self.seed, 1, self.epoch, k))
+        crops, depth = augment_crops(*self._picture(k, rng), rng, wide=True)
         way = -1 if rng.random() < 0.5 else 1
         picture, relief = (np.ascontiguousarray(x[0][:, ::way]) for x in (crops, depth))
         return {"frame": picture, "depth": relief, "species": np.int64(self.species[k])}
 
+    def plain(self, k: int) -> np.ndarray:
+        """A picture as it is, (112, 112, 3) uint8."""
+        return np.ascontiguousarray(self._picture(k, np.random.default_rng((self.seed, 0, k)))[0][0])
+
     def _picture(self, k: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        if k < len(self.rows):
-            held, row, at = self.prepared, int(self.rows[k]), int(rng.choice(self._numbers))
-            return held.crops[row][at : at + 1], np.array(held.depth[row][at : at + 1], np.float32)
-        return self.singles.deal(int(self.single[k - len(self.rows)]), rng, self.foveated)
+        if k >= len(self.rows):
+            held, at = self.singles, int(self.single[k - len(self.rows)])
+            return held.crops[at : at + 1], np.array(held.depth[at : at + 1], np.float32)
+        held, row, at = self.prepared, int(self.rows[k]), int(rng.integers(self.prepared.pictures))
+        return held.crops[row][at : at + 1], np.array(held.depth[row][at : at + 1], np.float32)
 
 
 def batches(dataset: LivenessDataset, size: int) -> Callable:

@@ -16,7 +16,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,25 +31,23 @@ from liveness_utils import dataset as ds
 from liveness_utils import inputs, metrics
 from liveness_utils.bundle import Bundle
 from liveness_utils.errors import BundleError, ModelError
-from liveness_utils.landmarks import FOVEA, FOVEA_POWER
-from liveness_utils.model import LivenessNet, StepNet, load_checkpoint
-from liveness_utils.network.encoder import fold_norms
-from liveness_utils.training import score_table
+from liveness_utils.network.encoder import Encoder
+from liveness_utils.network.fusion import FusionNet, StepNet, load_checkpoint
+from liveness_utils.network.picture_training import opinions
+from liveness_utils.network.scoring import score, score_table
 
 VARIANTS = ("float32", "float16", "weight_only", "dynamic", "int8", "mixed")
-STEP_VARIANT = "weight_only"  # of the step model that ships: a third of the size, and sums in float
+STEP_VARIANT = "float16"  # of the step model that ships: half the size; weights of 8 bits shift its opinions by 0.2
 OPSET = 18
 SMALL = 256  # values; what is not larger stays float32 in `halve_onnx`
-OUTPUT_ORDER = ("logit", "species", "consistency", "depth")
-# Linear layers behind the encoder; the encoder's own lose these names in `qat`.
-LINEAR_SCOPE = ".*(Linear_|Judge_).*"
+OUTPUT_ORDER = ("logit", "species", "consistency", "pixels", "depth", "embedding")
 # What holds most weights and bears rounding best; attention, fusion and recurrence
 # stay float, with weights of 16 bits.
-INT8_SCOPES = (".*Sequential_fine.*", ".*Sequential_middle.*", ".*Sequential_coarse.*", ".*Sequential_widen.*")
+INT8_SCOPES = (".*InvertedResidual.*", ".*NormActivation.*")  # the frozen encoder
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     """Converters talk on both streams, from Python and C++; errors still come as exceptions."""
     kept = [os.dup(1), os.dup(2)]
     before = logging.root.manager.disable
@@ -103,7 +101,7 @@ def calibration_rows(prepared: ds.Prepared, n: int, seed: int = 0) -> np.ndarray
 
 
 @torch.inference_mode()
-def step_samples(net: LivenessNet, samples: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+def step_samples(net: FusionNet, samples: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
     """Inputs of single steps out of clips: the first, a middle and the last frame of each."""
     out = []
     for sample in samples:
@@ -120,56 +118,53 @@ def step_samples(net: LivenessNet, samples: Sequence[Mapping[str, np.ndarray]]) 
 
 
 # ------------------------------------------------------------------------------------- conversions
-class _LeanFrames(nn.Module):
-    """A frame encoder that takes the pixels' mean off rows instead of off pixels.
+class _LeanEncoder(nn.Module):
+    """An encoder that takes the pixels' mean off rows instead of off pixels.
 
     An elementwise operator against three channels works in runs of three values, which took a third
     of a clip's time; against rows of 3 x 112 it takes next to none. The deviation goes into the first
     convolution's weights (a mean folded there would be wrong at the zero padding).
     """
 
-    def __init__(self, encoder: nn.Module) -> None:
+    def __init__(self, encoder: Encoder) -> None:
         super().__init__()
-        self.encoder = fold_norms(copy.deepcopy(encoder))
         self.register_buffer("level", encoder.mean.detach().reshape(-1).repeat(inputs.CROP))
+        self.encoder = copy.deepcopy(encoder)
         with torch.no_grad():
-            self.encoder.fine[0][0].weight.div_(encoder.std)
+            self.encoder.stem[0][0].weight.div_(encoder.std)
             # Taking 0 off and dividing by 1: the converter drops both.
             self.encoder.mean.zero_()
             self.encoder.std.fill_(1.0)
 
-    def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def maps(self, frames: torch.Tensor) -> list[torch.Tensor]:
         n, height, width, channels = frames.shape
         rows = frames.reshape(n * height, width * channels) - self.level
-        return self.encoder(rows.reshape(n, height, width, channels))
+        return self.encoder.maps(rows.reshape(n, height, width, channels))
 
 
 def lean(net: nn.Module) -> nn.Module:
     """A copy of a network that gives the same outputs by operators that run faster.
 
     Args:
-        net: `LivenessNet` or `StepNet`; any other network comes back as it is.
+        net: `FusionNet` or `StepNet`; any other network comes back as it is.
     """
     inner = net.net if isinstance(net, StepNet) else net
-    if not isinstance(inner, LivenessNet):
+    if not isinstance(inner, FusionNet):
         return net
     fast = copy.deepcopy(inner)
-    fast.frame = _LeanFrames(inner.frame)
-    if inner.config.fovea:
-        fast.fovea = _LeanFrames(inner.fovea)
-    fast = StepNet(fast) if isinstance(net, StepNet) else fast
-    return fast.eval()
+    fast.encoder = _LeanEncoder(inner.encoder)
+    return (StepNet(fast) if isinstance(net, StepNet) else fast).eval()
 
 
 def to_tflite(net: nn.Module, sample: Mapping[str, np.ndarray], path: str | os.PathLike) -> Path:
     """Convert by litert-torch, built-in operators only, inputs and outputs by name.
 
     Args:
-        net: `LivenessNet` (clip) or `StepNet` (both converted as `lean` writes them), or another
+        net: `FusionNet` (clip) or `StepNet` (both converted as `lean` writes them), or another
             network, in evaluation mode. sample: its inputs by name.
         path: .tflite file to write.
     """
-    with _silent():
+    with silent():
         import litert_torch
 
         tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in sample.items()}
@@ -194,7 +189,7 @@ def to_onnx(net: nn.Module, sample: Mapping[str, np.ndarray], path: str | os.Pat
 
     names = [*OUTPUT_ORDER, "h", "c"] if isinstance(net, StepNet) else list(OUTPUT_ORDER)
     tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in sample.items()}
-    with _silent():
+    with silent():
         program = torch.onnx.export(
             net, (), kwargs=tensors, dynamo=True, opset_version=OPSET, external_data=False,
             verbose=False, output_names=names,
@@ -233,36 +228,6 @@ def halve_onnx(source: str | os.PathLike, path: str | os.PathLike) -> Path:
     return Path(path)
 
 
-def classic_road(
-    net: nn.Module, sample: Mapping[str, np.ndarray], folder: str | os.PathLike, *, keep_layout: bool = True
-) -> dict[str, tuple[int, ...]]:
-    """Convert over PyTorch → ONNX → TensorFlow → TFLite with onnx2tf, for comparison.
-
-    Works for networks without concatenations and expands of 3-D tensors. With a single 4-D input
-    onnx2tf would download test pictures: give it two inputs.
-
-    Args:
-        net: in evaluation mode. sample: its inputs by name. folder: for ONNX, SavedModel and TFLite.
-        keep_layout: name every input to onnx2tf (``-kat``); without it layouts are guessed.
-
-    Returns:
-        shape of each input of the resulting float32 .tflite file, by name.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = tuple(torch.from_numpy(np.ascontiguousarray(v)) for v in sample.values())
-    kept = {"keep_shape_absolutely_input_names": list(sample)} if keep_layout else {}
-    with _silent():
-        import onnx2tf
-        from ai_edge_litert.interpreter import Interpreter
-
-        source, settings = str(folder / "net.onnx"), {"dynamo": True, "opset_version": OPSET}
-        torch.onnx.export(net, tensors, source, external_data=False, input_names=list(sample), **settings)
-        onnx2tf.convert(source, output_folder_path=str(folder), non_verbose=True, **kept)
-        found = Interpreter(str(next(folder.glob("*float32.tflite")))).get_input_details()
-    return {d["name"]: tuple(int(n) for n in d["shape"]) for d in found}
-
-
 def quantise(
     source: str | os.PathLike, variant: str, samples: Sequence[Mapping[str, np.ndarray]], path: str | os.PathLike
 ) -> Path:
@@ -275,11 +240,10 @@ def quantise(
     Args:
         source: float32 .tflite. variant: float16 | weight_only (weights of 8 bits, made float again
             once, on opening: sums in float) | dynamic (sums in integers where there is a kernel,
-            which here is slower) | int8 | mixed | linear16 (of a file whose encoder is int8 already,
-            see `qat`: its float linear layers' weights in 16 bits). samples: inputs of training clips, used by int8
+            which here is slower) | int8 | mixed. samples: inputs of training clips, used by int8
             and mixed. path: file to write.
     """
-    with _silent():
+    with silent():
         from ai_edge_quantizer import quantizer
 
         engine = quantizer.Quantizer(str(source))
@@ -303,7 +267,7 @@ def _forget_names(path: Path) -> None:
 
     content = path.read_bytes()
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
-    stored = {k: bytes(_buffer(b, content)) for k, b in enumerate(model.buffers)}
+    stored = {k: bytes(stored_bytes(b, content)) for k, b in enumerate(model.buffers)}
     for graph in model.subgraphs:
         ends = {*graph.inputs, *graph.outputs}
         for number, tensor in enumerate(graph.tensors):
@@ -347,39 +311,37 @@ def _recipe(variant: str) -> list:
         return recipe.dynamic_wi8_afp32()
     if variant == "weight_only":
         return recipe.weight_only_wi8_afp32()
-    if variant not in ("float16", "linear16", "int8", "mixed"):
+    if variant not in ("float16", "int8", "mixed"):
         raise ModelError(f"{variant!r} is no variant; choose of {', '.join(VARIANTS)}.")
     manager = recipe_manager.RecipeManager()
     if variant != "int8":
-        _add_half_weights(manager, LINEAR_SCOPE if variant == "linear16" else ".*")
+        _add_half_weights(manager)
     for scope in {"int8": (".*",), "mixed": INT8_SCOPES}.get(variant, ()):
         every = qtyping.TFLOperationName.ALL_SUPPORTED
         manager.add_static_config(regex=scope, operation_name=every, activation_num_bits=8, weight_num_bits=8)
     if variant == "int8":
-        _keep_division_float(manager)
+        _keep_roots_float(manager)
     return manager.get_quantization_recipe()
 
 
-def _keep_division_float(manager) -> None:
-    # A small divisor (the pair correlations' norm) rounds to the zero point, and TFLite's integer
-    # division then stops the whole model.
+def _keep_roots_float(manager) -> None:
+    # A small divisor (the pair correlations' norm) rounds to the zero point and a small variance below it: TFLite's
+    # integer division and root then stop the whole model.
     from ai_edge_quantizer import algorithm_manager, qtyping
 
-    manager.add_quantization_config(
-        regex=".*",
-        operation_name=qtyping.TFLOperationName.DIV,
-        algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE,
-    )
+    for name in (qtyping.TFLOperationName.DIV, qtyping.TFLOperationName.SQRT):
+        manager.add_quantization_config(
+            regex=".*", operation_name=name, algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE
+        )
 
 
-def _add_half_weights(manager, scope: str = ".*") -> None:
+def _add_half_weights(manager) -> None:
     from ai_edge_quantizer import algorithm_manager, qtyping
 
     half = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
-    every, linear = qtyping.TFLOperationName.ALL_SUPPORTED, qtyping.TFLOperationName.FULLY_CONNECTED
     manager.add_quantization_config(
-        regex=scope,
-        operation_name=every if scope == ".*" else linear,
+        regex=".*",
+        operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
         op_config=qtyping.OpQuantizationConfig(
             weight_tensor_config=half,
             compute_precision=qtyping.ComputePrecision.FLOAT,
@@ -404,7 +366,7 @@ def quantise_onnx(
         def get_next(self) -> dict | None:
             return next(self._left, None)
 
-    with _silent():
+    with silent():
         quantize_static(
             str(source), str(path), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
@@ -435,60 +397,7 @@ def operators(path: str | os.PathLike) -> tuple[dict[str, int], list[str]]:
     return {k: v for k, v in counts.most_common() if v}, sorted(set(custom))
 
 
-@dataclass(frozen=True)
-class Constant:
-    """A tensor whose values are stored in a .tflite file: a weight, a bias, a shape.
-
-    name; stored: the values as stored; scale: (channels,) quantisation steps or None; axis: the
-    dimension that the scales run along.
-    """
-
-    name: str
-    stored: np.ndarray
-    scale: np.ndarray | None = None
-    axis: int = 0
-
-    @property
-    def step(self) -> np.ndarray:
-        """What one unit of the stored values stands for; broadcasts against them."""
-        if self.scale is None:
-            return np.ones(1, np.float32)
-        shape = [1] * self.stored.ndim
-        if len(self.scale) > 1:
-            shape[self.axis] = -1
-        return self.scale.reshape(shape)
-
-    @property
-    def real(self) -> np.ndarray:
-        """The values that the stored ones stand for, float32 (weights are quantised symmetrically)."""
-        return self.stored.astype(np.float32) * self.step
-
-
-def constants(path: str | os.PathLike) -> list[Constant]:
-    """Read the stored tensors of a .tflite file; types that the quantiser does not use are skipped."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    types = {
-        getattr(schema.TensorType, name.upper()): np.dtype(name)
-        for name in ("float32", "float16", "int8", "int16", "int32", "int64")
-    }
-    content = Path(path).read_bytes()
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
-    found = []
-    for tensor in (t for graph in model.subgraphs for t in graph.tensors):
-        data = _buffer(model.buffers[tensor.buffer], content)
-        if not len(data) or tensor.type not in types:
-            continue
-        shape = () if tensor.shape is None else tuple(tensor.shape)
-        stored = data.view(types[tensor.type]).reshape(shape)
-        rule = tensor.quantization
-        scale = None if rule is None or rule.scale is None else np.asarray(rule.scale, np.float32)
-        axis = 0 if rule is None else rule.quantizedDimension
-        found.append(Constant(tensor.name.decode(), stored, scale, axis))
-    return found
-
-
-def _buffer(buffer, content: bytes) -> np.ndarray:
+def stored_bytes(buffer, content: bytes) -> np.ndarray:
     """A buffer's bytes, in the flatbuffer itself or, where it is large, behind it."""
     if buffer.offset and buffer.offset > 1:
         return np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
@@ -497,7 +406,7 @@ def _buffer(buffer, content: bytes) -> np.ndarray:
 
 @torch.inference_mode()
 def parity(
-    net: LivenessNet, model: bundles.TfliteModel | bundles.OnnxModel, samples: Sequence[Mapping[str, np.ndarray]]
+    net: FusionNet, model: bundles.TfliteModel | bundles.OnnxModel, samples: Sequence[Mapping[str, np.ndarray]]
 ) -> dict[str, float]:
     """Compare a converted model with torch on some clips.
 
@@ -525,7 +434,7 @@ def score_file(
     path: str | os.PathLike, prepared: ds.Prepared, fill: np.ndarray, *,
     split: str | Sequence[str] = "test", rows: np.ndarray | None = None, threads: int = 2, progress: bool = False,
 ):  # fmt: skip
-    """Score clips with a converted whole-clip model; the same table as `training.score`.
+    """Score clips with a converted whole-clip model; the same table as `scoring.score`.
 
     Args:
         path: .tflite or .onnx. fill: (G,), `Bundle.feature_fill`.
@@ -692,35 +601,12 @@ def ship(description: Bundle, variant: str, sample: Mapping[str, np.ndarray], **
     return rewrite(description, variant=variant, **changes)
 
 
-def add_variant(
-    description: Bundle, name: str, net: LivenessNet, samples: Sequence[Mapping[str, np.ndarray]]
-) -> Bundle:
-    """Take a TFLite file that was made elsewhere (`qat`) into a bundle's table, measured like the others.
-
-    Args:
-        description: bundle, as `export_bundle` returned it. name: the file is variants/clip_NAME.tflite.
-        net: the float network, what parity is measured against. samples: clips to measure it on.
-
-    Raises:
-        BundleError: there is no such file, or it is no TFLite model.
-    """
-    path = description.folder / "variants" / f"clip_{name}.tflite"
-    if not path.is_file():
-        raise BundleError(f"{path}: there is no such variant; write the file first.")
-    row = _row(path) | parity(net, bundles.open_model(path), samples)
-    others = {k: v for k, v in description.variants.items() if k != name}
-    first = {k: v for k, v in others.items() if v["file"].endswith(".tflite")}
-    return rewrite(description, variants={**first, name: row, **others})
-
-
 def _preprocessing() -> dict[str, Any]:
     return {
         "frames": inputs.FRAMES,
         "rate_hz": inputs.RATE,
         "crop_px": inputs.CROP,
         "crop_margin": inputs.MARGIN,
-        # of the second picture, the fourth and so on
-        "crop_fovea": [FOVEA, FOVEA_POWER] if inputs.FOVEATED else None,
         "colour": "RGB",
         "range": [0.0, 1.0],
         "layout": "NHWC",
@@ -748,17 +634,18 @@ def dev_thresholds(
     checkpoint: str | os.PathLike, prepared: ds.Prepared, *,
     targets: Sequence[float] = (0.05, 0.01), split: str = "dev", progress: bool = False,
 ) -> dict[str, dict[str, dict]]:  # fmt: skip
-    """Choose thresholds on the dev set, one for each set of modalities a clip may have.
+    """Choose thresholds on the dev set, one for each set of modalities a clip may have and each length.
 
     Returns:
         as `thresholds_of`.
     """
-    from liveness_utils.training import score
-
-    tables = {}
+    net, tables = load_checkpoint(checkpoint)[0], {}
+    seen = opinions(net, prepared, np.zeros(0, int), 0, 0, progress=progress).plain  # looked at once for all patterns
     for key, pattern in bundles.PATTERNS.items():
         modalities = [m for m, on in zip(inputs.MODALITIES, key, strict=True) if on]
-        tables[pattern] = score(checkpoint, prepared, split=split, modalities=modalities, progress=progress)
+        for frames in (bundles.FRAMES, *bundles.SHORT):
+            name = pattern if frames == bundles.FRAMES else bundles.short_name(pattern, frames)
+            tables[name] = score(net, prepared, split=split, modalities=modalities, frames=frames, opinions=seen)
     return thresholds_of(tables, targets)
 
 
@@ -771,7 +658,7 @@ def thresholds_of(
     chosen on the presentation attacks alone, and `without` says so.
 
     Args:
-        tables: by modalities (`bundle.PATTERNS`), scores of the same dev clips.
+        tables: by modalities (`bundle.PATTERNS`) and length (`bundle.short_name`), scores of the same dev clips.
         targets: of the worst species' APCER.
 
     Returns:
@@ -804,8 +691,12 @@ def model_card(description: Bundle) -> str:
         for name, by in description.thresholds.items()
         for pattern, t in by.items()
     )
+    measured = description.metrics.get("real_world")
+    if measured:
+        from liveness_utils.deployment import benchmark
     return CARD.format(
         variant=description.variant,
+        real=benchmark.markdown(measured) if measured else "Not measured for this bundle: `liveness benchmark DATA`.",
         rows=rows,
         limits=limits or "none yet: every clip is answered with no decision",
         versions=", ".join(f"{k} {v}" for k, v in description.versions.items()),
@@ -817,9 +708,16 @@ CARD = """# Face liveness, {variant}
 Judges 2.5 s of video of one face, with landmarks and a phone's IMU where they are there, and
 answers P(bona fide). Score at or above the threshold: bona fide.
 
-Trained on simulated presentations only. No real face with IMU has been measured; error rates
-below hold for the simulator and say nothing certain about real cameras, faces or attackers.
-Not for access control as it is.
+## On real faces
+
+The bundle as it ships, and a linear head on its frozen embedding that so many people taught (nobody who taught is
+tested; intervals of AUC over people, of EER over draws of people). Made by `liveness benchmark`; data sets in data/README.md.
+
+{real}
+
+Trained on simulated presentations only, on an encoder with ImageNet knowledge. No real face with IMU has been
+measured; thresholds and error rates below hold for the simulator and say nothing certain about real cameras, faces
+or attackers. Not for access control as it is.
 
 Versions: {versions}.
 

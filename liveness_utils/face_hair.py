@@ -78,6 +78,11 @@ def hairline(azimuth: np.ndarray, receding: float = 0.0) -> np.ndarray:
     return np.interp(a, knots, limit) - lost
 
 
+def fringe(style: HairStyle, azimuth: np.ndarray) -> np.ndarray:
+    """Polar angle (rad) by which a style's front hair comes down over the hairline."""
+    return np.deg2rad(style.fringe) * np.clip(1.6 - np.abs(azimuth) / np.deg2rad(40), 0, 1)
+
+
 def _smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cells: tuple[int, int]) -> np.ndarray:
     """Smooth noise of unit scale, periodic across columns."""
     from scipy.ndimage import gaussian_filter
@@ -117,11 +122,11 @@ def _strand(style, hits, column, azimuth, limit, thickness) -> tuple[np.ndarray,
 
 
 def _lift(skin: np.ndarray, thickness: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """Raise skin points along the skull's radius; the shell dives into the skin at its rim."""
+    """Raise skin points along the skull's radius; towards its rim the shell slopes down into painted hair."""
     out = skin - SKULL_CENTRE
     out /= np.linalg.norm(out, axis=1, keepdims=True)
-    rim = np.clip((1 - part) / np.maximum(0.14, 7 * np.max(thickness)), 0, 1)
-    return skin + out * (thickness * np.sqrt(1 - (1 - rim) ** 2) - 0.003 * (1 - rim))[:, None]
+    rim = np.clip((1 - part) / np.maximum(0.25, 12 * np.max(thickness)), 0, 1)
+    return skin + out * (thickness * rim * (2 - rim) - 0.002 * (1 - rim) ** 3)[:, None]
 
 
 def _thickness(style: HairStyle, azimuth: float, rows: int) -> np.ndarray:
@@ -159,9 +164,9 @@ def _shell(style, identity, hits, rng):
     """(ROWS, columns, 3) points of the shell and (columns,) whether each strand hangs."""
     _, azimuth = hair_directions()
     signed = (azimuth + np.pi) % (2 * np.pi) - np.pi
-    jag = _smooth_noise(rng, (1, HAIR_COLUMNS), (1, 30))[0] * 0.02
-    limit = hairline(signed, identity.hairline) + jag - 0.035  # the painted hairline shows beyond the rim
-    limit += np.deg2rad(style.fringe) * np.clip(1.6 - np.abs(signed) / np.deg2rad(40), 0, 1)
+    jag = _smooth_noise(rng, (1, HAIR_COLUMNS), (1, 30))[0] * 0.04
+    # the painted hairline shows beyond the rim
+    limit = hairline(signed, identity.hairline) + fringe(style, signed) + jag - 0.10
     uneven = (
         style.curl * _smooth_noise(rng, (ROWS, HAIR_COLUMNS), (6, 18)) * np.clip(np.arange(ROWS) / 4, 0, 1)[:, None]
     )

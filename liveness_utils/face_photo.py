@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from scipy.interpolate import RBFInterpolator
 from scipy.ndimage import map_coordinates
+from scipy.spatial.distance import cdist
 
 from liveness_utils import faces
 from liveness_utils.clips import Intrinsics
@@ -33,45 +34,15 @@ from liveness_utils.head_model import (
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _OVAL = (
-    10,
-    338,
-    297,
-    332,
-    284,
-    251,
-    389,
-    356,
-    454,
-    323,
-    361,
-    288,
-    397,
-    365,
-    379,
-    378,
-    400,
-    377,
-    152,
-    148,
-    176,
-    149,
-    150,
-    136,
-    172,
-    58,
-    132,
-    93,
-    234,
-    127,
-    162,
-    21,
-    54,
-    103,
-    67,
-    109,
-)
+    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
+    152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
+)  # fmt: skip
 _CHEEKS = (50, 280, 117, 346, 205, 425)
 _FOREHEAD = (151, 108, 337, 69, 299)
+_SKIN_MARKS = (*_CHEEKS, *_FOREHEAD, 58, 288, 172, 397, 136, 365, 149, 378, 132, 361, 127, 356, 54, 284, 93, 323, 199)
+_REACH = 0.035  # metres over which painted skin passes from the colour of the nearest lifted skin to the cheeks'
+_DELIGHT = 0.6  # share of a portrait's own soft shadows that is taken out of the texture
+_UNEVEN = 0.7  # log of the two cheeks' light: beyond it a portrait's own light would stand against the room's
 _FRINGE = 0.25  # cube root of linear light: a forehead further than this from the cheeks is under hair or a hat
 _FREE_EXPRESSIONS = (
     "jawOpen",
@@ -230,21 +201,34 @@ def _nearest_monk(colour: np.ndarray) -> int:
     return int(np.argmin(np.abs(np.cbrt(tones * 0.8) - np.cbrt(colour @ [0.2126, 0.7152, 0.0722])))) + 1
 
 
+def _hair_above(photo: np.ndarray, pixels: np.ndarray, skin: np.ndarray) -> np.ndarray:
+    """Colour of what is next above the forehead and is not skin any more."""
+    eyes, up = np.linalg.norm(pixels[468] - pixels[473]), pixels[10] - pixels[152]
+    tops = [_median_colour(photo, pixels[[10, 109, 338]] + part * up, 0.10 * eyes) for part in (0.15, 0.24)]
+    tops = [c for c in tops if np.isfinite(c).all()] or [np.array([0.02, 0.015, 0.01])]
+    return next((c for c in tops if np.abs(np.cbrt(c) - np.cbrt(skin)).max() > 0.1), tops[-1])
+
+
+def _hair_like(colour: np.ndarray) -> np.ndarray:
+    """The nearest colour hair has by itself: red over green over blue, whatever was dyed or stood behind."""
+    level = float(np.clip(colour @ [0.2126, 0.7152, 0.0722], 0.006, 0.22))
+    warm = float(np.clip((colour[0] - colour[2]) / max(colour.max(), 1e-6), 0.06, 0.65))
+    hue = np.array([1.0, 1.0 - 0.55 * warm, 1.0 - warm])
+    return level * hue / (hue @ [0.2126, 0.7152, 0.0722])
+
+
 def _guess(photo: np.ndarray, pixels: np.ndarray, fit: PhotoFit, seed: int) -> faces.Identity:
     """An identity for what the photo does not tell: tone, hair and iris from its colours, age unknown (35)."""
     eyes = np.linalg.norm(pixels[468] - pixels[473])
     skin = _median_colour(photo, pixels[list(_CHEEKS)], 0.12 * eyes)
-    up = pixels[10] - pixels[152]
-    hair = _median_colour(photo, pixels[[10, 109, 338]] + 0.24 * up, 0.10 * eyes)
+    hair = _hair_above(photo, pixels, skin)
     beside = [
         _median_colour(photo, pixels[[k]] + 0.30 * eyes * np.sign(pixels[k] - pixels[4]) * [1, 0], 0.10 * eyes)
         for k in (172, 397)
     ]
-    if not np.isfinite(hair).all():
-        hair = np.array([0.02, 0.015, 0.01])
     long = all(np.isfinite(b).all() and np.abs(np.cbrt(b) - np.cbrt(hair)).max() < 0.12 for b in beside)
     bald = np.abs(np.cbrt(hair) - np.cbrt(skin)).max() < 0.06
-    style = "buzz" if bald else "long" if long else "short"
+    style = "buzz" if bald else "long" if long else ("crop", "short", "quiff")[seed % 3]
     iris = np.clip(_median_colour(photo, pixels[[468, 473]], 0.07 * eyes) * 1.6, 0.01, 0.3)
     who = faces.sample_identity(
         np.random.default_rng(seed),
@@ -263,7 +247,7 @@ def _guess(photo: np.ndarray, pixels: np.ndarray, fit: PhotoFit, seed: int) -> f
         freckles=0.0,
         moles=0,
     )
-    return replace(who, shape=fit.shape, hair_colour=tuple(np.clip(hair, 0.004, 0.6)), iris=tuple(iris))
+    return replace(who, shape=fit.shape, hair_colour=tuple(_hair_like(hair)), iris=tuple(iris))
 
 
 # ------------------------------------------------------------------ texture
@@ -289,40 +273,66 @@ def _where_in_photo(vertices, face, pixels, fit, camera, model) -> np.ndarray:
 
 
 def _shows(vertices, normals, where, fit, pixels, shape) -> np.ndarray:
-    """(V,) 0..1 how well the photo shows each vertex: facing the camera and within the face's outline."""
+    """(V,) 0..1 how well the photo shows each vertex: facing the camera, within the face's outline or above it.
+
+    Above the forehead the photo shows the hairline, which no paint does as well.
+    """
     centre = -fit.T_camera_head[:3, :3].T @ fit.T_camera_head[:3, 3]
     sight = centre - vertices
     facing = (normals * sight).sum(1) / np.linalg.norm(sight, axis=1)
     eyes = np.linalg.norm(pixels[468] - pixels[473])
+    oval, up = pixels[list(_OVAL)], pixels[10] - pixels[152]
+    high = np.clip((oval - pixels[[168]]) @ up / (up @ up) / 0.3, 0, 1)  # 0 at the eyes, 1 at the top
     outline = np.zeros(shape[:2], np.uint8)
-    cv2.fillPoly(outline, [np.round(pixels[list(_OVAL)]).astype(np.int32)], 1)
+    cv2.fillPoly(outline, [np.round(oval + 0.30 * high[:, None] * up).astype(np.int32)], 1)
     inside = cv2.distanceTransform(np.pad(outline, 1), cv2.DIST_L2, 5)[1:-1, 1:-1] / (0.28 * eyes)
     depth = map_coordinates(inside, where[:, ::-1].T, order=1, mode="constant")
     return np.clip(depth, 0, 1) * np.clip((facing - 0.15) / 0.30, 0, 1)
 
 
 def _blend(albedo, photo, where, shows, model) -> np.ndarray:
-    """Carry the photo into the head chart, feathered."""
+    """Carry the photo into the head chart, feathered, most of its own light and shade taken out."""
     ids, bary = _texel_table(model)
     hit = ids >= 0
     corners = model.triangles[ids[hit]]
     at = np.einsum("nk,nkc->nc", bary[hit], where[corners]).astype(np.float32)
     share = (bary[hit] * shows[corners]).sum(1)
+    share = share * share * (3 - 2 * share)
     colour = np.stack([map_coordinates(photo[..., c], at[:, ::-1].T, order=1, mode="nearest") for c in range(3)], 1)
     out = albedo.copy()
-    out[hit] += (share * share * (3 - 2 * share))[:, None] * (colour - out[hit])
+    out[hit] += share[:, None] * (colour * _shade(hit, share, colour)[:, None] - out[hit])
     return out
 
 
-def _match_skin(albedo: np.ndarray, skin: np.ndarray, shirt: str, model: HeadModel) -> np.ndarray:
-    """Scale painted skin so that its cheeks have the photo's colour."""
+def _shade(hit: np.ndarray, share: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """(n,) factors that even out how brightly the two halves of a face, its brow and its chin are lit."""
+    level, weight = np.zeros((2, *hit.shape), np.float32)
+    level[hit], weight[hit] = np.log(colour @ [0.2126, 0.7152, 0.0722] + 1e-3), share
+    soft = [cv2.GaussianBlur(m, (0, 0), 30) for m in (level * weight, weight)]
+    field = (soft[0] / np.maximum(soft[1], 1e-3))[hit]
+    middle = np.average(field, weights=share + 1e-6)
+    return np.exp(np.clip(_DELIGHT * (middle - field), -0.5, 0.5))
+
+
+def _match_skin(albedo: np.ndarray, photo: np.ndarray, pixels: np.ndarray, shirt: str, model: HeadModel) -> np.ndarray:
+    """Scale painted skin to the photo's colour: to the cheeks' everywhere, near lifted skin to that of the place."""
+    eyes = np.linalg.norm(pixels[468] - pixels[473])
+    skin = _median_colour(photo, pixels[list(_CHEEKS)], 0.12 * eyes)
     triangle, weight = landmark_table()
-    uv = np.einsum("nk,nkc->nc", weight, model.uv[model.triangles[triangle]])[list(_CHEEKS)] * TEXTURE_SIZE
-    painted = np.median([albedo[int(v), int(u)] for u, v in uv], axis=0)
+    corners = model.triangles[triangle]
+    uv = np.einsum("nk,nkc->nc", weight, model.uv[corners]) * TEXTURE_SIZE
+    painted = np.median([albedo[int(v), int(u)] for u, v in uv[list(_CHEEKS)]], axis=0)
+    colours = np.array([_median_colour(photo, pixels[[k]], 0.07 * eyes) for k in _SKIN_MARKS])
+    gap = np.log(np.maximum(colours, 1e-4) / np.maximum(skin, 1e-4))
+    known = np.abs(gap).max(1) < 0.7  # what is further off is hair, a beard or the background
+    marks = np.einsum("nk,nkc->nc", weight, model.template[model.split[corners]])[list(_SKIN_MARKS)][known]
     bare = np.isin(model.texel_region, [REGIONS.index(r) for r in ("head", "back", "torso_front", "torso_back")])
     bare &= collar(model.position.astype(float), shirt) < 0
+    far = cdist(model.position[bare].astype(np.float32), marks, "sqeuclidean") / _REACH**2
+    near = np.exp(-far).astype(np.float32)
+    ratio = np.exp(near @ gap[known] / (near.sum(1, keepdims=True) + 0.3)) * skin / np.maximum(painted, 1e-4)
     out = albedo.copy()
-    out[bare] *= (skin / np.maximum(painted, 1e-4)).astype(np.float32)
+    out[bare] *= ratio.astype(np.float32)
     return np.clip(out, 0.003, 0.95)
 
 
@@ -354,9 +364,11 @@ def lift_photo(image: np.ndarray, pixels: np.ndarray, *, seed: int = 0, model: H
     where = _where_in_photo(vertices, face, pixels, fit, camera, model)
     shows = _shows(vertices[: len(model.split)], normals, where, fit, pixels, image.shape)
     albedo, gloss = paint(who, model)
-    eyes = np.linalg.norm(pixels[468] - pixels[473])
-    albedo = _match_skin(albedo, _median_colour(photo, pixels[list(_CHEEKS)], 0.12 * eyes), who.shirt, model)
-    return replace(face, albedo=_blend(albedo, photo, where, shows, model).astype(np.float32), gloss=gloss)
+    albedo = _match_skin(albedo, photo, pixels, who.shirt, model)
+    occlusion = face.occlusion.copy()  # the photo holds half of the shade of folds and sockets by itself
+    occlusion[: len(shows)] += 0.5 * shows.astype(np.float32) * (1 - occlusion[: len(shows)])
+    albedo = _blend(albedo, photo, where, shows, model).astype(np.float32)
+    return replace(face, albedo=albedo, gloss=gloss, occlusion=occlusion)
 
 
 def lift_folder(folder, *, limit: int | None = None) -> list[faces.Face]:
@@ -379,18 +391,19 @@ class Portrait:
         path: its file.
         pixels: (478, 2) landmarks.
         number: among the folder's photos.
-        open_forehead: whether the forehead has the cheeks' colour. A fringe would be carried onto the bare skin.
+        clear: whether the forehead has the cheeks' colour (a fringe would be carried onto the bare skin), the cheeks
+            are lit alike, the hair is not dyed and the picture not without colour.
     """
 
     path: Path
     pixels: np.ndarray
     number: int
-    open_forehead: bool = True
+    clear: bool = True
 
 
 @lru_cache(maxsize=2)
 def portraits(folder: str) -> tuple[Portrait, ...]:
-    """Photos of a folder that show exactly one face, those with an open forehead if there are any; looked for once a process.
+    """Photos of a folder that show exactly one face, the clear ones if there are any; looked for once a process.
 
     Raises:
         FaceError: the folder is missing or no photo in it shows one face.
@@ -398,7 +411,7 @@ def portraits(folder: str) -> tuple[Portrait, ...]:
     found = tuple(_find(folder))
     if not found:
         raise _no_portrait(folder)
-    return tuple(p for p in found if p.open_forehead) or found
+    return tuple(p for p in found if p.clear) or found
 
 
 def lift_portrait(found: Portrait) -> faces.Face:
@@ -433,14 +446,18 @@ def _find(folder) -> Iterator[Portrait]:
         seen = landmarker.detect(np.ascontiguousarray(image[..., ::-1])) if image is not None else []
         if len(seen) == 1:
             pixels = np.asarray(seen[0].points, float)[:, :2]
-            yield Portrait(path, pixels, number, _open_forehead(image[..., ::-1], pixels))
+            yield Portrait(path, pixels, number, _clear(image[..., ::-1], pixels))
 
 
-def _open_forehead(image: np.ndarray, pixels: np.ndarray) -> bool:
+def _clear(image: np.ndarray, pixels: np.ndarray) -> bool:
     photo, eyes = srgb_to_linear(image / 255.0), np.linalg.norm(pixels[468] - pixels[473])
-    skin = np.cbrt(_median_colour(photo, pixels[list(_CHEEKS)], 0.12 * eyes))
+    cheeks = _median_colour(photo, pixels[list(_CHEEKS)], 0.12 * eyes)
+    grey, skin = cheeks[2] > 0.85 * cheeks[0], np.cbrt(cheeks)
     gaps = [np.abs(np.cbrt(_median_colour(photo, pixels[[k]], 0.08 * eyes)) - skin).max() for k in _FOREHEAD]
-    return bool(np.max(gaps) < _FRINGE)
+    right, left = (_median_colour(photo, pixels[list(_CHEEKS[k::2])], 0.12 * eyes)[1] for k in (0, 1))
+    red, green, blue = _hair_above(photo, pixels, cheeks)
+    dyed = max(green - red, blue - green) > 0.01 or red - blue > 0.85 * red + 0.02
+    return bool(np.max(gaps) < _FRINGE and abs(np.log(right / left)) < _UNEVEN and not dyed and not grey)
 
 
 def _no_portrait(folder) -> FaceError:

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from liveness_utils.errors import FaceError
-from liveness_utils.face_hair import HAIR_STYLES, hairline
+from liveness_utils.face_hair import HAIR_STYLES, fringe, hairline
 from liveness_utils.head_model import ATLAS, EYE_SPAN, REGIONS, SKULL_CENTRE, TEXTURE_SIZE, HeadModel
 
 MONK_HEX = ("f6ede4", "f3e7db", "f7ead0", "eadaba", "d7bd96", "a07e56", "825c43", "604134", "3a312a", "292420")
@@ -54,7 +54,7 @@ def skin_albedo(monk: int) -> np.ndarray:
     """
     swatch = monk_linear(monk)
     level = swatch @ np.array([0.2126, 0.7152, 0.0722])
-    skin = np.array([1.0, 0.55 + 0.17 * level, 0.35 + 0.24 * level])
+    skin = np.array([1.0, 0.60 + 0.14 * level, 0.43 + 0.20 * level])
     hue = 0.35 * swatch / swatch[0] + 0.65 * skin
     return (0.60 * swatch[0] + 0.030) * hue
 
@@ -194,7 +194,7 @@ def _complexion(coat: _Coat, who, rng) -> None:
     coat.absorb(sockets * rng.uniform(0.12, 0.34), _MELANIN * 0.8 + _BLOOD * 0.2)
     coat.absorb(_near(coat, m[[10, 109, 338]], 0.03) * 0.06, _MELANIN)
     coat.absorb(_near(coat, m[[17, 61, 291]], 0.013) * rng.uniform(0.03, 0.14), _MELANIN)
-    for cell, amount in ((0.045, 0.030), (0.014, 0.022), (0.005, 0.022), (0.0022, 0.030)):
+    for cell, amount in ((0.045, 0.036), (0.014, 0.030), (0.005, 0.026), (0.0022, 0.034)):
         coat.absorb(_noise(coat.at, cell, rng) * amount, _MELANIN)
         coat.absorb(_noise(coat.at, cell * 1.3, rng) * amount * 0.9 * (0.4 + 2 * red), _BLOOD)
 
@@ -277,14 +277,14 @@ def _lips(coat: _Coat, who, rng) -> None:
     natural = coat.rgb * np.exp(
         -np.outer(
             np.ones(len(coat.at)),
-            (0.12 + 0.25 * dark) * np.array([0.6, 0.8, 0.9]) + who.lips * (0.75 - 0.5 * dark) * _BLOOD,
+            (0.12 + 0.25 * dark) * np.array([0.6, 0.8, 0.9]) + who.lips * (0.42 - 0.28 * dark) * _BLOOD,
         )
     )
     if who.lips > 0.95:
         stick = np.array([[0.34, 0.035, 0.05], [0.42, 0.09, 0.10], [0.20, 0.02, 0.05], [0.38, 0.12, 0.11]])[
             rng.integers(4)
         ]
-        natural = natural + 0.6 * (stick * (1.15 - 0.55 * dark) - natural)
+        natural = natural + 0.4 * (stick * (1.15 - 0.55 * dark) - natural)
     lines = 1 - 0.10 * np.maximum(_noise(coat.at, 0.0016, rng, (0.8, 4.0, 4.0)), 0)
     coat.blend(mask * (0.75 + 0.25 * min(who.lips, 1)), natural * lines[:, None])
     coat.gloss += mask * (0.60 + 0.15 * (who.lips > 0.95) - coat.gloss)
@@ -294,20 +294,20 @@ def _lips(coat: _Coat, who, rng) -> None:
 
 def _lids(coat: _Coat, who, rng) -> None:
     """Lash lines, the crease above the eye, and eyeliner or shadow for some."""
-    make_up = who.gender < 0.5 and rng.random() < 0.45
+    make_up = who.gender < 0.5 and rng.random() < 0.3
     lash = np.array([0.012, 0.009, 0.008])
     for upper, lower in zip(_UPPER_LIDS, _LOWER_LIDS, strict=True):
         up = _to_line(coat.at, coat.marks[list(upper)])
         width = 0.0017 if make_up else 0.0012
-        coat.blend(0.92 * np.exp(-((up / width) ** 4)), lash)
+        coat.blend(0.75 * np.exp(-((up / width) ** 2)), lash)
         low = _to_line(coat.at, coat.marks[list(lower)])
-        coat.blend((0.55 if make_up else 0.35) * np.exp(-((low / 0.0008) ** 2)), lash * 2)
+        coat.blend((0.35 if make_up else 0.18) * np.exp(-((low / 0.0008) ** 2)), lash * 2)
         coat.absorb(
             0.30 * np.exp(-(((up - 0.0062) / 0.0013) ** 2)) * (coat.at[:, 1] > coat.marks[upper[4], 1]), _MELANIN
         )
         if make_up:
             shade = np.array([[0.6, 0.7, 0.6], [0.5, 0.9, 1.1], [0.9, 0.6, 0.35]])[rng.integers(3)]
-            coat.absorb(0.5 * np.exp(-((up / 0.006) ** 2)) * (coat.at[:, 1] > coat.marks[upper[0], 1]), shade)
+            coat.absorb(0.3 * np.exp(-((up / 0.006) ** 2)) * (coat.at[:, 1] > coat.marks[upper[0], 1]), shade)
 
 
 def _oil(coat: _Coat, who, rng) -> None:
@@ -331,14 +331,15 @@ def _scalp(coat: _Coat, who, rng, colour: np.ndarray) -> None:
     style = HAIR_STYLES[who.hair_style]
     density = style.painted if style.painted > 0 else 0.12
     polar, azimuth = _skull_angles(coat.at)
-    limit = hairline(azimuth, who.hairline + (0.01 if style.painted == 0 else 0))
-    edge = 0.02 * _noise(coat.at, 0.008, rng) + 0.015 * _noise(coat.at, 0.0018, rng)
-    cover = _step(limit - polar + edge, -0.03, 0.07) * (coat.masks[2] < 0.25)
+    limit = hairline(azimuth, who.hairline + (0.01 if style.painted == 0 else 0)) + fringe(style, azimuth)
+    along = np.stack([0.09 * azimuth, 0.09 * polar, 0 * polar], 1)  # metres: strands run with the polar angle
+    edge = 0.03 * _noise(coat.at, 0.008, rng) + 0.035 * _noise(along, 0.0015, rng, (1, 10, 1))
+    cover = _step(limit - polar + edge, -0.06, 0.09) * (coat.masks[2] < 0.25)
     if style.top_bald:
         cover *= _step(polar - np.deg2rad(58) + edge, 0, 0.25) * _step(np.abs(azimuth), 0.85, 1.15)
-    strands = np.clip(0.86 + 0.16 * _noise(coat.at, 0.0024, rng, (1, 2.5, 1)), 0, 1.2)
+    strands = np.clip(0.88 + 0.2 * _noise(along, 0.0015, rng, (1, 10, 1)), 0, 1.2)
     coat.blend(np.clip(density * cover * strands, 0, 0.97), colour * 0.75)
-    coat.gloss += density * cover * (0.42 - coat.gloss)
+    coat.gloss += density * cover * (0.30 - coat.gloss)
 
 
 def beard_density(at: np.ndarray, marks: np.ndarray, kind: str) -> np.ndarray:
@@ -348,12 +349,12 @@ def beard_density(at: np.ndarray, marks: np.ndarray, kind: str) -> np.ndarray:
     width = np.abs(marks[[61, 291], 0]).mean()
     cheek = mouth + 0.004 + 0.75 * np.maximum(x - width, 0)
     low = chin - 0.012 + 0.45 * np.maximum(-z - 0.035, 0)
-    jaw = _step(cheek - y, 0, 0.010) * _step(y - low, 0, 0.016) * _step(z + 0.090, 0, 0.012)
-    beside = _step(x - width + 0.001, 0, 0.006)
-    lip = _step(nose - 0.004 - y, 0, 0.003) * _step(width + 0.007 - x, 0, 0.006) * (y > mouth - 0.004) * (z > -0.04)
-    below = _step(mouth - 0.010 - y, 0, 0.006)
+    jaw = _step(cheek - y, 0, 0.022) * _step(y - low, 0, 0.024) * _step(z + 0.090, 0, 0.020)
+    beside = _step(x - width + 0.003, 0, 0.012)
+    lip = _step(nose - 0.003 - y, 0, 0.006) * _step(width + 0.008 - x, 0, 0.012) * (y > mouth - 0.004) * (z > -0.04)
+    below = _step(mouth - 0.008 - y, 0, 0.010)
     full = np.maximum(jaw * np.maximum(beside, below), lip)
-    near_mouth = _step(width + 0.008 - x, 0, 0.006) * (z > -0.05)
+    near_mouth = _step(width + 0.010 - x, 0, 0.012) * (z > -0.05)
     return {"moustache": lip, "goatee": np.maximum(lip, jaw * near_mouth * np.maximum(below, beside))}.get(kind, full)
 
 
@@ -363,17 +364,18 @@ def _beard(coat: _Coat, who, rng, colour: np.ndarray) -> None:
     cover = (
         beard_density(coat.at, coat.marks, who.beard) * (1 - np.clip(1.3 * coat.masks[0], 0, 1)) * (coat.masks[2] < 0.3)
     )
-    cover = cover * np.clip(0.95 + 0.15 * _noise(coat.at, 0.012, rng), 0, 1)
+    ragged = 0.45 * _noise(coat.at, 0.010, rng) + 0.35 * _noise(coat.at, 0.0022, rng, (1, 2.5, 1))
+    cover = _step(cover + 0.35 * (4 * cover * (1 - cover)) * ragged, 0.15, 1.0) * np.clip(0.85 + 0.2 * ragged, 0, 1)
     dots = np.clip(0.80 + 0.22 * rng.normal(size=len(cover)), 0, 1.2)
     if who.beard == "shadow":
-        coat.absorb(cover * dots * 0.42 * (1.1 - who.monk / 14), np.array([1.1, 0.9, 0.75]))
+        coat.absorb(cover * dots * 0.36 * (1.1 - who.monk / 14), np.array([1.1, 0.9, 0.75]))
         return
-    strength = {"stubble": 0.55}.get(who.beard, 0.93)
+    strength = {"stubble": 0.42}.get(who.beard, 0.82)
     strands = dots if who.beard == "stubble" else np.clip(0.97 + 0.06 * rng.normal(size=len(cover)), 0.5, 1.05)
     streaks = 0.22 * rng.normal(size=len(cover)) + 0.16 * _noise(coat.at, 0.003, rng, (1, 2, 1))
-    tone = colour * np.exp(streaks)[:, None]
+    tone = (0.9 * colour + 0.1 * coat.rgb) * np.exp(streaks)[:, None]
     coat.blend(np.clip(cover * strength * strands, 0, 0.97), np.maximum(tone, 0.004))
-    coat.gloss += cover * (0.34 - coat.gloss)
+    coat.gloss += cover * (0.26 - coat.gloss)
 
 
 def _landmark_px(model: HeadModel) -> np.ndarray:
@@ -392,13 +394,13 @@ def _brow_mask(who, model: HeadModel, rng) -> np.ndarray:
         _draw_brow(canvas, px[list(top)], px[list(bottom)], side, thick, who.brow, rng, fine)
     small = cv2.resize(canvas, (TEXTURE_SIZE, TEXTURE_SIZE // 2), interpolation=cv2.INTER_AREA)
     out = np.zeros((TEXTURE_SIZE, TEXTURE_SIZE), np.float32)
-    out[: TEXTURE_SIZE // 2] = small / 255.0
+    out[: TEXTURE_SIZE // 2] = cv2.GaussianBlur(small / 255.0, (0, 0), 0.8)
     return out
 
 
 def _draw_brow(canvas, top, bottom, side, thick, dense, rng, fine) -> None:
     """Strokes of one brow, from the nose (first point) outwards; `side` is the image's."""
-    count = int(210 * dense)
+    count = int(170 * dense)
     s = np.sort(rng.beta(1.05, 1.25, count)) * 0.98
     t = np.clip(rng.normal(0.5, 0.24, count), 0.02, 0.98)
     knots = np.linspace(0, 1, len(top))
@@ -413,8 +415,8 @@ def _draw_brow(canvas, top, bottom, side, thick, dense, rng, fine) -> None:
     for a, b in zip(root * fine, tip * fine, strict=True):
         middle_px = tuple(int(v) for v in np.round(0.5 * (a + b)))
         start, end = (tuple(int(v) for v in np.round(p)) for p in (a, b))
-        cv2.line(canvas, start, middle_px, 255, 3, cv2.LINE_AA)
-        cv2.line(canvas, middle_px, end, 255, 2, cv2.LINE_AA)
+        cv2.line(canvas, start, middle_px, 255, 2, cv2.LINE_AA)
+        cv2.line(canvas, middle_px, end, 255, 1, cv2.LINE_AA)
 
 
 # ------------------------------------------------------------------ cloth
@@ -435,7 +437,7 @@ def collar(points: np.ndarray, kind: str) -> np.ndarray:
 def _cloth(coat: _Coat, who, rng) -> None:
     """Paint the shirt on everything below the neckline."""
     below = collar(coat.at, who.shirt)
-    cover = _step(below, -0.0015, 0.0015) * (coat.at[:, 1] < -0.10)
+    cover = _step(below, -0.003, 0.003) * (coat.at[:, 1] < -0.10)
     main, second = (np.array(c) for c in who.shirt_colours)
     colour = np.tile(main, (len(coat.at), 1))
     x, y = coat.at[:, 0], coat.at[:, 1]
@@ -449,9 +451,9 @@ def _cloth(coat: _Coat, who, rng) -> None:
         colour *= np.where(np.abs(np.abs(x) - 0.016) < 0.0012, 0.6, 1)[:, None]
     folds = (
         1
-        + 0.10 * _noise(coat.at, 0.06, rng, (1, 2, 1))
-        + 0.05 * _noise(coat.at, 0.018, rng, (1, 2, 1))
-        + 0.03 * _noise(coat.at, 0.004, rng)
+        + 0.14 * _noise(coat.at, 0.06, rng, (1, 2, 1))
+        + 0.06 * _noise(coat.at, 0.018, rng, (1, 2, 1))
+        + 0.05 * _noise(coat.at, 0.004, rng)
     )
     seam = 1 - 0.30 * np.exp(-(((below - 0.017) / 0.0016) ** 2)) - 0.35 * np.exp(-((below / 0.002) ** 2))
     coat.absorb(
@@ -481,7 +483,7 @@ def paint_eye(who, rng) -> np.ndarray:
     iris = np.array(who.iris) * (1 + 0.35 * spokes * _step(inner, 0.35, 0.6))[..., None]
     iris = iris * (0.75 + 0.65 * np.exp(-(((inner - 0.62) / 0.2) ** 2)))[..., None]
     iris = iris * (1 - 0.75 * _step(inner, 0.80, 1.0))[..., None]
-    white = np.array([0.53, 0.49, 0.465]) * np.array(
+    white = np.array([0.44, 0.405, 0.385]) * np.array(
         [1, 1 - 0.0012 * max(who.age - 30, 0), 1 - 0.0022 * max(who.age - 30, 0)]
     )
     sclera = white * np.exp(-0.55 * _step(angle, 0.6, 1.4)[..., None] * _BLOOD) * (1 - 0.10 * (who.monk > 6))
@@ -506,13 +508,13 @@ def paint_hair(who, rng, colour: np.ndarray) -> np.ndarray:
         + drift
         + gaussian_filter1d(gaussian_filter1d(rng.normal(size=(h, w)), 10, axis=0), 8, axis=1) * 60
     ) % w
-    strand = np.interp(u, np.arange(w), 0.6 * gaussian_filter1d(fine, 0.6, mode="wrap") + 0.4 * broad)
+    strand = np.interp(u, np.arange(w), 0.7 * gaussian_filter1d(fine, 0.6, mode="wrap") + 0.25 * broad)
     if style.curl > 0.005:
         curls = gaussian_filter1d(gaussian_filter1d(rng.normal(size=(h, w)), 1.2, axis=0), 1.4, axis=1) * 4
         strand = 0.3 * strand + curls
     v = np.linspace(0, 1, h)[:, None]
-    tone = np.exp(0.38 * strand) * (0.75 + 0.35 * _step(v, 0.0, 0.5))
-    shine = np.interp(colour.mean(), [0.02, 0.1], [0.9, 0.35]) * np.exp(-(((v - 0.38 + 0.03 * strand) / 0.10) ** 2))
+    tone = np.exp(0.40 * strand) * (0.75 + 0.35 * _step(v, 0.0, 0.5))
+    shine = np.interp(colour.mean(), [0.02, 0.1], [0.4, 0.2]) * np.exp(-(((v - 0.38 + 0.03 * strand) / 0.10) ** 2))
     out = colour * (tone * (1 + shine))[..., None]
     tint = gaussian_filter1d(rng.normal(size=w), 1.0, mode="wrap") * 1.9
     share = _step(
@@ -583,8 +585,8 @@ def paint(identity, model: HeadModel) -> tuple[np.ndarray, np.ndarray]:
     gloss = np.full(drawn.shape, 0.4)
     albedo[drawn], gloss[drawn] = coat.rgb, coat.gloss
     _cavities(albedo, model, drawn)
-    brows = np.clip(_brow_mask(identity, model, rng) * 1.05, 0, 0.94) * drawn
-    tone = np.minimum(hair * 0.55, 0.10)
+    brows = np.clip(_brow_mask(identity, model, rng) * 1.2, 0, 0.85) * drawn
+    tone = np.minimum(hair * 0.7 + 0.004, 0.10)
     albedo += brows[..., None] * (tone - albedo)
     return _finish(albedo, gloss, identity, model, rng, hair)
 
@@ -592,12 +594,12 @@ def paint(identity, model: HeadModel) -> tuple[np.ndarray, np.ndarray]:
 def _cavities(albedo, model: HeadModel, drawn) -> None:
     """Creases hold a little more colour than their mean occlusion explains: nostrils, ears, lip corners."""
     seen = model.occlusion[drawn].astype(float)
-    albedo[drawn] *= np.exp(-0.75 * np.maximum(0.75 - seen, 0)[:, None] * (_MELANIN * 0.6 + _BLOOD * 0.4) / 0.5)
+    albedo[drawn] *= np.exp(-1.0 * np.maximum(0.78 - seen, 0)[:, None] * (_MELANIN * 0.6 + _BLOOD * 0.4) / 0.5)
 
 
 def _finish(albedo, gloss, identity, model: HeadModel, rng, hair) -> tuple[np.ndarray, np.ndarray]:
     _mouth_tiles(albedo, gloss, model, rng)
-    for name, tile, shine in (("eye", paint_eye(identity, rng), 0.93), ("hair", paint_hair(identity, rng, hair), 0.46)):
+    for name, tile, shine in (("eye", paint_eye(identity, rng), 0.93), ("hair", paint_hair(identity, rng, hair), 0.32)):
         albedo[_tile(name)], gloss[_tile(name)] = tile, shine
     albedo[_tile("glasses")], gloss[_tile("glasses")] = identity.glasses_colour, 0.75
     albedo[_tile("lashes")], gloss[_tile("lashes")] = 0.010, 0.3

@@ -162,18 +162,18 @@ def _shape_weights(rng: np.random.Generator, names: np.ndarray) -> np.ndarray:
             weights[i] = max(value if positive else -value, 0)
         else:
             weights[i] = max(float(rng.normal(-0.12, 0.22)), 0)
-    return np.minimum(weights, 0.85)
+    return np.minimum(weights, 0.65)
 
 
 def _spread(stem: str) -> float:
     """Standard deviation of a trait's weight; lids and the neck vary less than noses."""
     if stem.startswith("eye-"):
-        return 0.16
+        return 0.12
     if stem.startswith(("head-scale", "head-back", "neck", "measure", "head-age", "mouth-trans", "nose-trans")):
-        return 0.18
+        return 0.14
     if stem.startswith("ear"):
-        return 0.28
-    return 0.27
+        return 0.24
+    return 0.21
 
 
 def _hair(rng: np.random.Generator, age: float, gender: float, ancestry) -> tuple[str, float]:
@@ -266,7 +266,7 @@ def sample_identity(rng: np.random.Generator, **fixed) -> Identity:
         "oil": float(rng.beta(2, 2.5)),
         "shirt": shirt,
         "shirt_colours": colours,
-        "glasses": _choice(rng, {"none": 85, "round": 5, "square": 6, "wide": 4}),
+        "glasses": _choice(rng, {"none": 65, "round": 11, "square": 13, "wide": 11}),
         "glasses_colour": tuple(
             float(x)
             for x in rng.choice([(0.012, 0.012, 0.013), (0.05, 0.022, 0.010), (0.3, 0.28, 0.26), (0.02, 0.03, 0.08)])
@@ -349,9 +349,10 @@ def _dress(model: HeadModel, identity: Identity, points: np.ndarray) -> None:
     normals = point_normals(points, model.split[model.triangles])
     below = collar(model.template.astype(np.float32), identity.shirt)
     ids = _part(model, "torso_front", "torso_back")
-    rise = 0.006 * np.clip(below / 0.006, 0, 1) + 0.004 * np.exp(-(((below - 0.008) / 0.008) ** 2)) * (below > 0)
+    # The mesh is coarser than a hem: a sudden rise would saw along its triangles, the paint draws the edge.
+    rise = 0.008 * np.clip((below + 0.004) / 0.020, 0, 1) ** 1.5
     if identity.shirt == "shirt":
-        rise += 0.006 * np.exp(-(((below - 0.015) / 0.015) ** 2)) * (below > 0)
+        rise += 0.005 * np.exp(-(((below - 0.020) / 0.012) ** 2))
     points[ids] += (normals * rise[:, None])[ids].astype(np.float32)
 
 
@@ -366,7 +367,7 @@ def _grow_beard(model: HeadModel, identity: Identity, points: np.ndarray) -> Non
     lips = np.abs(model.template[ids] - marks[[13]])  # the lips keep their shape
     density *= 1 - np.exp(-((lips / [0.024, 0.011, 0.05]) ** 2).sum(1))
     normals = point_normals(points, model.split[model.triangles])
-    points[ids] += (0.006 * density[:, None] * normals[ids]).astype(np.float32)
+    points[ids] += (0.003 * density[:, None] * normals[ids]).astype(np.float32)
 
 
 # ------------------------------------------------------------------ glasses

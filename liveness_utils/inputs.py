@@ -6,7 +6,6 @@ Frames, face points and IMU samples come in; crops, IMU windows and quality sent
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, fields, replace
 
 import cv2
@@ -14,15 +13,13 @@ import numpy as np
 
 from liveness_utils import clips
 from liveness_utils.errors import ClipError
-from liveness_utils.landmarks import face_crop, foveated_crop, interocular_distance, make_track
+from liveness_utils.landmarks import face_crop, interocular_distance, make_track
 from liveness_utils.perception import imu_quality
 
 FRAMES = 25
 RATE = 10.0
 CROP = 112
 MARGIN = 1.7
-# Whether every second picture of a clip enlarges the face at the cost of its surroundings (`landmarks.foveated_crop`).
-FOVEATED = True
 WINDOW = 32
 MODALITIES = ("video", "landmarks", "imu")
 QUALITY_COLUMNS = ("faces", "iod_px", "luma", "sharpness", "change")
@@ -87,7 +84,7 @@ class QualityLimits:
     min_luma: float = 18.0
     max_luma: float = 245.0
     min_sharpness: float = 0.6
-    min_seconds: float = 2.0
+    min_seconds: float = 1.1
     max_frozen_share: float = 0.5
 
 
@@ -236,10 +233,6 @@ def clip_inputs(clip, track, features: np.ndarray, index: np.ndarray | None = No
     )
 
 
-VIEW_ENLARGE = (0.9, 1.0, 1.1)
-VIEW_MOVES = ((0.05, 0.0), (-0.05, 0.0), (0.0, 0.05), (0.0, -0.05))  # sides
-
-
 def still_inputs(clip, track, features: np.ndarray) -> ClipInputs:
     """What the network is given of a single picture: video alone (`still_views` makes 25 pictures of it).
 
@@ -254,27 +247,15 @@ def still_inputs(clip, track, features: np.ndarray) -> ClipInputs:
 
 
 def still_views(crop: np.ndarray) -> np.ndarray:
-    """A still looked at 25 times: as it is, then smaller, larger, moved to each side, and all of these mirrored too.
-
-    A clip shows a face 25 times a little differently, and the network takes the mean of what it thinks
-    of each. Of a single picture, these stand in for that; where every second picture has an encoder of its
-    own, which a still does not ask, 13 count. Where they reach past the crop it is mirrored.
+    """A still in place of a clip's pictures: as it is and mirrored by turns, over which the network takes the mean.
 
     Args:
         crop: (112, 112, 3) uint8.
 
     Returns:
         (25, 112, 112, 3) uint8, the first of them the crop itself.
-
-    Source: Krizhevsky et al., ImageNet Classification with Deep CNNs, NIPS 2012 (the mean over ten
-        crops); these ones were chosen on single frames of simulated dev clips.
     """
-    views = [crop]
-    for number, (enlarge, move) in enumerate(itertools.product(VIEW_ENLARGE, VIEW_MOVES)):
-        view = moved(crop, enlarge, np.array(move))
-        both = view, view[:, ::-1]
-        views += both[::-1] if number % 2 else both  # of those that count, half are mirrored
-    return np.stack(views)
+    return np.stack([crop[:, ::-1] if number % 2 else crop for number in range(FRAMES)])
 
 
 def moved(crop: np.ndarray, enlarge: float, move: np.ndarray, degrees: float = 0.0, **how) -> np.ndarray:
@@ -305,37 +286,13 @@ def still_track(clip, landmarker):
 
 
 def face_crops(clip, track, index: np.ndarray) -> np.ndarray:
-    """Face crops (n, 112, 112, 3) uint8; a frame without a face uses the last face's box.
-
-    The n frames are those of a clip in their order; a still repeats one, and is never foveated.
-    """
+    """Face crops (n, 112, 112, 3) uint8; a frame without a face uses the last face's box."""
     found = np.flatnonzero(track.found)
     crops = []
-    for k, foveated in zip(index, turns(clip, len(index)), strict=True):
+    for k in index:
         before = found[found <= k]
-        box = track.box[before[-1]] if len(before) else None
-        crops.append(crop_of(clip.frames[k], box, foveated))
+        crops.append(face_crop(clip.frames[k], track.box[before[-1]] if len(before) else None, CROP, MARGIN))
     return np.stack(crops)
-
-
-def turns(clip, count: int) -> list[bool]:
-    """Which of a clip's `count` pictures are foveated: none of a still."""
-    return [is_foveated(number, len(clip.frames) == 1) for number in range(count)]
-
-
-def is_foveated(number: int, still: bool = False) -> bool:
-    """Whether the picture of this number in its clip, from 0, is a foveated one: never of a still."""
-    return FOVEATED and number % 2 == 1 and not still
-
-
-def kinds() -> tuple[bool, ...]:
-    """Which kinds of crops there are, as `crop_of` takes them: plain ones, and perhaps foveated ones."""
-    return (False, True) if FOVEATED else (False,)
-
-
-def crop_of(frame: np.ndarray, box: np.ndarray | None, foveated: bool = False) -> np.ndarray:
-    """The network's picture (112, 112, 3) uint8 of a frame (H, W, 3) with a face box (4,) or None."""
-    return (foveated_crop if foveated else face_crop)(frame, box, CROP, MARGIN)
 
 
 def quality_rows(clip, track, index: np.ndarray, crops: np.ndarray) -> np.ndarray:

@@ -763,56 +763,6 @@ def _face_patch(frame: np.ndarray, box: np.ndarray | None, margin: float) -> np.
     return _mirrored_patch(frame, x0, y0, side)
 
 
-FOVEA, FOVEA_POWER = 0.65, 7  # slope of `foveal` in the middle, and how late the rim is squeezed
-
-
-def foveal(u: np.ndarray) -> np.ndarray:
-    """Where in the square of a crop a place of the foveated picture lies; both from -1 to 1, 0 the middle.
-
-    s(u) = a u + (1 - a) u^7 with a = 0.65: the face is shown half as large again as in a plain crop of
-    the same size, and the band around it, where the edge of a print or a screen would be, is squeezed
-    into the rim.
-
-    >>> foveal(np.array([-1.0, 0.0, 0.8])).round(2).tolist()
-    [-1.0, 0.0, 0.59]
-    """
-    return FOVEA * u + (1.0 - FOVEA) * u**FOVEA_POWER
-
-
-def foveated_crop(frame: np.ndarray, box: np.ndarray | None, size: int = 112, margin: float = 1.7) -> np.ndarray:
-    """`face_crop` with the middle enlarged and the rim squeezed, see `foveal`.
-
-    A mask is told by its finest traits, a print or a screen by what is around the face; a plain crop of
-    112 pixels has room for one of them. Every pixel is the mean of nine samples of the area that it
-    stands for, so that little aliases at the rim.
-
-    Args:
-        frame, box, size, margin: as for `face_crop`.
-
-    Returns:
-        (size, size, 3) uint8.
-
-    Source: log-polar and foveated sampling, Traver & Bernardino, Robotics and Autonomous Systems 2010,
-        doi 10.1016/j.robot.2009.10.002; the mapping here is separable and of our own making.
-    """
-    patch = _face_patch(frame, box, margin)
-    if len(patch) > 2 * size:  # finer than the middle needs it
-        patch = cv2.resize(patch, (2 * size, 2 * size), interpolation=cv2.INTER_AREA)
-    fine = cv2.remap(patch, *_foveal_maps(len(patch), size), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA)
-
-
-_FINE = 3  # samples a pixel and side
-
-
-@functools.lru_cache(maxsize=64)
-def _foveal_maps(side: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where `_FINE` samples a pixel and side lie in a patch of `side` pixels, as `cv2.remap` takes it fastest."""
-    u = (np.arange(size * _FINE) + 0.5) / (0.5 * size * _FINE) - 1.0
-    at = ((foveal(u) + 1.0) * 0.5 * side - 0.5).astype(np.float32)
-    return cv2.convertMaps(*np.meshgrid(at, at), cv2.CV_16SC2)
-
-
 def _mirrored_patch(frame: np.ndarray, x0: int, y0: int, side: int) -> np.ndarray:
     height, width = frame.shape[:2]
     if x0 >= 0 and y0 >= 0 and x0 + side <= width and y0 + side <= height:

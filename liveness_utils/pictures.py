@@ -2,8 +2,8 @@
 
 Clips teach motion. Which surface a face is shown on can be seen in one picture, and for that the training clips are
 few: a hundred people, ten instruments a species, seven phones. So the renderer also makes single pictures of people
-and instruments that are in no clip, by cameras that differ more than phones do. They go to the picture encoder only
-(`training.teach_encoder`), as arrays; nothing is ever measured on them. Where there is a folder of portraits, half
+and instruments that are in no clip, by cameras that differ more than phones do. They go to the picture head only
+(`network.picture_training`), as arrays; nothing is ever measured on them. Where there is a folder of portraits, half
 of the people can have faces that are lifted from them.
 """
 
@@ -21,12 +21,12 @@ import numpy as np
 from liveness_utils import dataset as ds
 from liveness_utils import inputs
 from liveness_utils.clips import clip_id_for, read_video, write_video
-from liveness_utils.config import Profile, write_json
+from liveness_utils.config import write_json
 from liveness_utils.devices import DEVICES, DeviceProfile
 from liveness_utils.errors import ConfigError
 from liveness_utils.face_photo import photos_mark, portraits
 from liveness_utils.instruments import INSTRUMENTS_PER_SPECIES, SPECIES
-from liveness_utils.landmarks import face_box
+from liveness_utils.landmarks import face_box, face_crop
 from liveness_utils.simulate import FURTHER, GENERATOR_VERSION, MOTION_MIX, POOLS, ClipSpec, lights_for, still
 
 VERSION = 1
@@ -36,7 +36,6 @@ MIX = {"bona_fide": 16, "flat_print": 6, "bent_print": 6, "eye_hole_print": 6, "
 PEOPLE, ROOMS = 4, 4  # of a group of 64 pictures
 GROUP = sum(MIX.values())
 _ARRAYS = ("crops", "depth", "species")
-_FOVEATED = ("foveated_crops", "foveated_depth")  # there where `inputs.FOVEATED` says so
 _GROUPS_A_TASK = 6
 CAMERAS = ("varied", "clips")  # cameras of all kinds, or those of the training clips as they are
 
@@ -45,35 +44,21 @@ CAMERAS = ("varied", "clips")  # cameras of all kinds, or those of the training 
 class Pictures:
     """Arrays of single pictures: crops (n, 112, 112, 3) uint8, depth (n, 14, 14) float16, species (n,) int64.
 
-    `mark` names the very pictures: version, generator, count, seed, and cameras, photos and crops where they are not
-    the usual. Where clips have foveated crops, each picture has one too: foveated_crops and foveated_depth, else None.
+    `mark` names the very pictures: version, generator, count, seed, and cameras and photos where they are not the usual.
     """
 
     crops: np.ndarray
     depth: np.ndarray
     species: np.ndarray
     mark: dict
-    foveated_crops: np.ndarray | None = None
-    foveated_depth: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.species)
 
-    def deal(self, k: int, rng: np.random.Generator, foveated: bool | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Crop (1, 112, 112, 3) and depth (1, 14, 14) float32 of picture k, foveated or not; None: as chance has it.
-
-        Where there are no foveated crops all are plain.
-        """
-        foveated = rng.random() < 0.5 if foveated is None else foveated
-        foveated = foveated and self.foveated_crops is not None
-        crops, depth = (self.foveated_crops, self.foveated_depth) if foveated else (self.crops, self.depth)
-        return crops[k : k + 1], np.array(depth[k : k + 1], np.float32)
-
     def first(self, count: int) -> Pictures:
         """The first `count` pictures or a few less: whole groups, hence those of a folder that was made with so many."""
         size = min(len(self), max(1, count // GROUP) * GROUP)
-        held = {name: getattr(self, name) for name in (*_ARRAYS, *_FOVEATED)}
-        first = {name: None if values is None else values[:size] for name, values in held.items()}
+        first = {name: getattr(self, name)[:size] for name in _ARRAYS}
         return Pictures(**first, mark=self.mark | {"count": size})
 
 
@@ -142,15 +127,14 @@ def picture(spec: ClipSpec, cameras: str = "varied") -> tuple[np.ndarray, ...]:
 
     Returns:
         Face crop (112, 112, 3) uint8 and depth target (14, 14) float16, see `dataset.depth_target`. The box is that
-        of the true landmarks. Where clips have foveated crops, these two of a foveated one, too.
+        of the true landmarks.
     """
     rng = np.random.default_rng([spec.seed, 37, spec.number])
     camera = varied(DEVICES[spec.device], rng) if cameras == "varied" else DEVICES[spec.device]
     clip = still(spec, camera)
     clip = replace(clip, frames=_through_codec(clip.frames, camera))
     box = face_box(clip.truth.landmarks[0])
-    made = [(inputs.crop_of(clip.frames[0], box, kind), ds.depth_of_picture(clip, kind)) for kind in inputs.kinds()]
-    return tuple(array for pair in made for array in pair)
+    return face_crop(clip.frames[0], box, inputs.CROP, inputs.MARGIN), ds.depth_of_picture(clip)
 
 
 def _through_codec(frames: np.ndarray, camera: DeviceProfile) -> np.ndarray:
@@ -163,8 +147,7 @@ def _make(specs: Sequence[ClipSpec], cameras: str) -> dict[str, np.ndarray]:
     """Arrays of some pictures, in their order."""
     made = zip(*(picture(spec, cameras) for spec in specs), strict=True)
     kinds = [SPECIES.index(spec.species) for spec in specs]
-    names = ("crops", "depth", *(_FOVEATED if inputs.FOVEATED else ()))
-    return {"species": np.array(kinds)} | {name: np.array(m) for name, m in zip(names, made, strict=True)}
+    return {"species": np.array(kinds)} | {name: np.array(m) for name, m in zip(("crops", "depth"), made, strict=True)}
 
 
 def prepare(
@@ -214,15 +197,6 @@ def prepare(
     return out
 
 
-def prepare_for(profile: Profile, out_dir: str | os.PathLike, *, seed: int = 0, **options) -> Path:
-    """Make the pictures that a profile's encoders learn from, see `prepare`, which takes the `options`.
-
-    Where the release takes its encoders from a file, their lessons are for networks that must not (in the study, in
-    notebook 09), and see what the encoders of the file saw: pictures of the next seed.
-    """
-    return prepare(out_dir, profile.pictures, seed=seed + profile.takes_encoders, **options)
-
-
 def mark(count: int, seed: int = 0, cameras: str = "varied", photos: str | os.PathLike | None = None) -> dict:
     """What makes pictures these very ones, as their folder keeps it; photographs by their names and sizes.
 
@@ -235,8 +209,6 @@ def mark(count: int, seed: int = 0, cameras: str = "varied", photos: str | os.Pa
     told = {"version": VERSION, "generator": GENERATOR_VERSION, "count": count, "seed": seed}
     if cameras != "varied":
         told["cameras"] = cameras
-    if inputs.FOVEATED:
-        told["foveated"] = "too"
     return told | ({"photos": photos_mark(photos)} if photos else {})
 
 
@@ -249,5 +221,4 @@ def open_pictures(folder: str | os.PathLike) -> Pictures | None:
     """Map what `prepare` left; None where there is nothing (complete)."""
     folder = Path(folder)
     told = _mark_of(folder)
-    names = (*_ARRAYS, *(_FOVEATED if told.get("foveated") else ()))
-    return Pictures(**{n: np.load(folder / f"{n}.npy", mmap_mode="r") for n in names}, mark=told) if told else None
+    return Pictures(**{n: np.load(folder / f"{n}.npy", mmap_mode="r") for n in _ARRAYS}, mark=told) if told else None

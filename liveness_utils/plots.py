@@ -364,29 +364,6 @@ def _bordered(image: NDArray) -> NDArray:
     return np.pad(image, ((0, 0), (0, max(2, image.shape[1] // 64)), (0, 0)), constant_values=255)
 
 
-def depth_panel(
-    axes: Sequence[Axes], image: NDArray, truth: NDArray | None, predicted: NDArray | None
-) -> Sequence[Axes]:
-    """Show a frame, its true and its predicted depth side by side on one colour scale.
-
-    Args:
-        axes: three axes.
-        image: RGB (H, W, 3).
-        truth: depth (h, w), any unit; None leaves its place empty.
-        predicted: depth (h, w) in the same unit.
-    """
-    maps = [m for m in (truth, predicted) if m is not None and np.isfinite(m).any()]
-    low = min((np.nanmin(m) for m in maps), default=0.0)
-    high = max((np.nanmax(m) for m in maps), default=1.0)
-    for ax, content, title in zip(axes, (image, truth, predicted), ("frame", "true", "predicted"), strict=True):
-        ax.set_axis_off()
-        ax.set_title(title, loc="center", fontweight="normal")
-        if content is not None:
-            scale = {} if content is image else {"vmin": low, "vmax": high, "cmap": "viridis"}
-            ax.imshow(content, **scale)
-    return axes
-
-
 # --- signals --------------------------------------------------------------------------------
 
 
@@ -407,15 +384,6 @@ def trajectory_plot(ax: Axes, position: ArrayLike, *, name: str = "", colour: st
     ax.plot(p[:, 0], p[:, 2], color=colour, ls="-", label=label(name) or None)
     ax.plot(p[0, 0], p[0, 2], "o", color=colour, ms=4)
     ax.set(xlabel="x (cm)", ylabel="z (cm)", aspect="equal")
-    return ax
-
-
-def angles_plot(ax: Axes, t: ArrayLike, angles: Mapping[str, ArrayLike], unit: str = "angle (°)") -> Axes:
-    """Draw named angles given in radians as degrees over time in seconds."""
-    for name, values in angles.items():
-        ax.plot(t, np.degrees(np.asarray(values, dtype=float)), label=label(name))
-    ax.set(xlabel="time (s)", ylabel=unit)
-    ax.legend()
     return ax
 
 
@@ -445,15 +413,6 @@ def separability_heatmap(ax: Axes, table: pd.DataFrame, *, unit: str = "AUC") ->
     ax.set_yticks(range(table.shape[0]), [label(str(c)) for c in table.index])
     ax.grid(visible=False)
     ax.figure.colorbar(shown, ax=ax, label=unit, pad=0.02, extend="min")
-    return ax
-
-
-def score_over_time(ax: Axes, t: ArrayLike, scores: ArrayLike, threshold: float) -> Axes:
-    """Draw a streaming score against its threshold; gaps are moments without a decision."""
-    ax.plot(t, scores, color=BLUE, ls="-", label="score")
-    ax.axhline(threshold, color=BLACK, ls="--", lw=1, label=f"threshold {threshold:.2f}")
-    ax.set(xlabel="time (s)", ylabel="P(bona fide)", ylim=(0, 1.02))
-    ax.legend(loc="lower right")
     return ax
 
 

@@ -21,6 +21,7 @@ _TRI_BITS = 24  # a sub-sample stores mesh index and triangle index in one int32
 _BAKED = 8  # texels of a wall's finest level between two at which light is worked out
 _LANES = 16  # sub-samples that are tested at once
 _SHADOW_PX = 128
+_DEFOCUS = 0.8  # standard deviation of the room's blur, pixels at 256: a front camera of f/2 focused on a face
 _CHUNK = 256  # fragments (a surface in a pixel) that are shaded together, each quantity in a row of its own
 _PX, _PY, _PZ, _NX, _NY, _NZ, _U, _V, _AO, _INV_Z, _TEXELS, _AREA, _FRONTAL, _WEIGHT, _AR, _AG, _AB, _ROUGH, _LIT = (
     row * _CHUNK for row in range(19)
@@ -495,7 +496,20 @@ def _background(room, rotation, centre, lens, face, height, width, samples):
         inv, hit = np.zeros((height, width), np.float32), np.full((height, width), -1, np.int16)
         _room_visibility(coefs, room.layout, room.texels, room.flags, lens, inv, hit)
         _room_shade(coefs, room.layout, room.texels, room.flags, lens, inv, hit, face, samples, image, depth)
+        image = _defocused(image, face, samples)
     return image, depth, object_id
+
+
+def _defocused(image: np.ndarray, face: np.ndarray, samples: int) -> np.ndarray:
+    """Blur the room, on which no phone focuses, where nothing covers it; `image` is weighted by what is free."""
+    height, width = image.shape[:2]
+    free = np.empty((height, width), np.float32)
+    _free_share(face, samples, free)
+    sigma = _DEFOCUS * width / 256
+    soft = cv2.GaussianBlur(image, (5, 5), sigma)
+    weight = cv2.GaussianBlur(free, (5, 5), sigma)
+    soft *= (free / np.maximum(weight, np.float32(1e-3)))[..., None]
+    return soft
 
 
 @nb.njit(**_JIT)
@@ -912,6 +926,14 @@ def _room_shade(coefs, layout, texels, flags, lens, inv, hit, face, samples, ima
                     image[y, x, 0] += _QUARTER * weight * cr
                     image[y, x, 1] += _QUARTER * weight * cg
                     image[y, x, 2] += _QUARTER * weight * cb
+
+
+@nb.njit(**_KERNEL)
+def _free_share(face, samples, out):
+    share = np.float32(1.0 / (samples * samples))
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            out[y, x] = np.float32(_free(face, samples, x, y)) * share
 
 
 @nb.njit(**_INLINE)

@@ -50,7 +50,7 @@ def build(run: Path) -> Path:
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True)
     html = environment.get_template("report.html").render(
         run=run.name, pages=pages, figures=_figures(run, out), metrics=metrics,
-        minutes=sum(p.minutes for p in pages), headline=headline(metrics),
+        minutes=sum(p.minutes for p in pages), headline=headline(metrics), own=headline(metrics, own=True),
     )  # fmt: skip
     part = out / ".index.html"
     part.write_text(html, encoding="utf-8")
@@ -120,13 +120,19 @@ def _show(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def headline(metrics: dict[str, Any]) -> list[dict[str, str]]:
-    """Find the test report that notebook 06 left and return its main rates with their intervals.
+def headline(metrics: dict[str, Any], own: bool = False) -> list[dict[str, str]]:
+    """Find the report that notebook 06 left of the released model, or of ``own``, the run's; return its main rates.
 
     Looks for the first mapping that holds both ``acer`` and ``apcer_worst``; none gives [].
+
+    Args:
+        metrics: of the run.
+        own: the model that this run trained, in place of the released one.
     """
     evaluation = [v for k, v in metrics.get("notebooks", {}).items() if k.startswith("06")]
-    found = next((r for part in evaluation for r in _reports(part)), None)
+    left_out = "released" if own else ""
+    parts = ({k: v for k, v in part.items() if k != left_out} for part in evaluation)
+    found = next((r for part in parts for r in _reports(part)), None)
     return [_tile(label, found[key]) for label, key in _HEADLINE if key in found] if found else []
 
 
@@ -135,8 +141,8 @@ def _reports(value: Any) -> Iterator[dict[str, Any]]:
         return
     if {"acer", "apcer_worst"} <= set(value):
         yield value
-    first = ["test", "report"]
-    for key in sorted(value, key=lambda k: (k not in first, k)):
+    first = ["released", "test", "report"]
+    for key in sorted(value, key=lambda k: (first.index(k) if k in first else len(first), k)):
         yield from _reports(value[key])
 
 

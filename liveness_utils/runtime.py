@@ -20,16 +20,20 @@ import numpy as np
 
 from liveness_utils import inputs
 from liveness_utils.bundle import (
+    SHORT,
     Bundle,
+    OnnxModel,
+    TfliteModel,
     load,
     open_clip_model,
     open_step_model,
+    run_steps,
 )
-from liveness_utils.clips import Clip, Imu, Intrinsics, imu_windows, network_frame_indices
+from liveness_utils.clips import Clip, Imu, Intrinsics, imu_windows, network_frame_count, network_frame_indices
 from liveness_utils.config import plain
 from liveness_utils.cues import FEATURE_SCALE, FRAME_FEATURES, FeatureExtractor
 from liveness_utils.errors import BundleError, LivenessError, SessionError
-from liveness_utils.landmarks import FaceTracker, Landmarker
+from liveness_utils.landmarks import FaceTracker, Landmarker, face_crop
 from liveness_utils.perception import imu_quality
 
 DECISIONS = ("bona_fide", "attack", "no_decision")
@@ -132,7 +136,7 @@ def decide(
     if reasons:
         return no_decision(*reasons, quality=quality, **known)
     try:
-        threshold = bundle.threshold(presence)
+        threshold = bundle.threshold(presence, int(quality["frames"]))
     except BundleError as error:
         return no_decision(str(error), quality=quality, **known)
     score = _probability(out.get("logit"))
@@ -189,11 +193,10 @@ class _Frame:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """One of the network's frames: its crop as a plain and, where there are such, as a foveated picture (which of
-    them is shown depends on its place among those judged), `inputs.frame_quality` row, IMU window and its validity."""
+    """One of the network's frames: its crop, `inputs.frame_quality` row, IMU window and its validity."""
 
     t: float
-    crops: tuple[np.ndarray, ...]
+    crop: np.ndarray
     features: np.ndarray
     quality: np.ndarray
     imu: np.ndarray
@@ -247,8 +250,8 @@ class LivenessSession:
     """Judges one person in front of one camera while the frames come in.
 
     Each of the network's frames (10 Hz, chosen by time) runs the step model once, so that a score
-    is there while filming; `verdict` runs the whole-clip model on the last 25 of them, the model
-    that the thresholds were chosen for. Calls from several threads are put in line.
+    is there while filming; `verdict` runs the whole-clip model on the last 25 of them, or from 1.2 s on as many as
+    there are, at a threshold chosen for that length. Calls from several threads are put in line.
 
     Motion data that were given or promised (`expect_imu`) and are then missing or broken
     (`imu_quality.problems`) are a reason for no decision: less evidence never helps.
@@ -286,6 +289,7 @@ class LivenessSession:
         self._fill = np.asarray(self.bundle.feature_fill, np.float32)
         self._clip_model = open_clip_model(self.bundle, threads)
         self._step_model = open_step_model(self.bundle, threads) if stream else None
+        self._threads, self._stream = threads, stream
         self._landmarker = Landmarker()
         self._lock = threading.RLock()
         self._begin()
@@ -423,26 +427,24 @@ class LivenessSession:
             self._grid += 1
 
     def _accept(self, frame: _Frame) -> None:
-        crops = tuple(inputs.crop_of(frame.image, frame.box, kind) for kind in inputs.kinds())
-        crop = crops[inputs.is_foveated(self._grid)]
+        crop = face_crop(frame.image, frame.box, inputs.CROP, inputs.MARGIN)
         small, before = inputs.thumbnail(frame.image), self._small_before if self._chosen else None
         quality = inputs.frame_quality(crop, frame.n_faces, frame.points, small, before)
         self._small_before = small
         window, valid = self._imu.window(frame.t)
-        chosen = _Chosen(frame.t, crops, frame.features, quality, window, valid)
+        chosen = _Chosen(frame.t, crop, frame.features, quality, window, valid)
         self._chosen.append(chosen)
-        if self._step_model is not None:
+        if self._stream:
             self._step(chosen)
 
     def _step(self, chosen: _Chosen) -> None:
         """One step of the streaming score, which starts anew every 25 frames."""
         begin = time.perf_counter()
-        number = self._steps % inputs.FRAMES
-        if number == 0:
+        if self._steps % inputs.FRAMES == 0:
             shapes = self._step_model.input_shapes
             self._state = {k: np.zeros(shapes[k], np.float32) for k in ("h", "c")}
         fed = {
-            "frame": chosen.crops[inputs.is_foveated(number)][None].astype(np.float32) / np.float32(255.0),
+            "frame": chosen.crop[None].astype(np.float32) / np.float32(255.0),
             "features": inputs.fill_missing(chosen.features, self._fill)[None],
             "imu": chosen.imu[None],
             "presence": np.array([[1.0, np.isfinite(chosen.features).any(), chosen.imu_valid]], np.float32),
@@ -495,27 +497,33 @@ class LivenessSession:
         quality = inputs.summarise_quality(rows, t)
         if self._problem:
             return no_decision(self._problem, quality=quality)
-        missing = inputs.FRAMES - len(self._chosen)
-        if missing:
-            need = (inputs.FRAMES - 1) / inputs.RATE
+        if len(self._chosen) < SHORT[0]:
+            need = (SHORT[0] - 1) / inputs.RATE
             return no_decision(f"too short: {quality['seconds']:.1f} s of at least {need:.1f} s", quality=quality)
         broken = self._imu_problems(float(t[0]), float(t[-1])) if self._imu_expected else ()
         if broken:
             return no_decision(*broken, quality=quality)
         fed, presence = self._model_input()
         begin = time.perf_counter()
-        out = self._clip_model(**fed)
+        whole = len(self._chosen) == inputs.FRAMES
+        out = self._clip_model(**fed) if whole else run_steps(self._steps_of_a_short_clip(), **fed)
         spent = self.timings_ms | {"clip": 1e3 * (time.perf_counter() - begin)}
         last = _by_name(self._chosen[-1].features)
         found = decide(self.bundle, out, presence, quality, cues=last, timings_ms=spent)
         apart = self._out_of_step(float(t[0])) if presence[2] and found.decision == "attack" else ()
         return no_decision(*apart, quality=quality, cues=found.cues, timings_ms=spent) if apart else found
 
+    def _steps_of_a_short_clip(self) -> TfliteModel | OnnxModel:
+        """The model that judges as many frames as there are: the whole-clip model takes 25."""
+        self._step_model = self._step_model or open_step_model(self.bundle, self._threads)
+        return self._step_model
+
     def _imu_problems(self, start: float, stop: float) -> tuple[str, ...]:
         found = imu_quality.problems(self._imu.record, start, stop)
         late = sum(not c.imu_valid for c in self._chosen)
         if late and not found:
-            return (f"motion samples came after {late} of {inputs.FRAMES} frames that they belong to; send them first",)
+            count = len(self._chosen)
+            return (f"motion samples came after {late} of {count} frames that they belong to; send them first",)
         return found
 
     def _out_of_step(self, start: float) -> tuple[str, ...]:
@@ -528,8 +536,7 @@ class LivenessSession:
         features = np.stack([c.features for c in self._chosen])
         valid = np.array([c.imu_valid for c in self._chosen])
         presence = inputs.presence_of(features, valid)
-        crops = [c.crops[inputs.is_foveated(number)] for number, c in enumerate(self._chosen)]
-        frames = np.stack(crops).astype(np.float32) / np.float32(255.0)
+        frames = np.stack([c.crop for c in self._chosen]).astype(np.float32) / np.float32(255.0)
         fed = {
             "frames": frames[None],
             "features": inputs.fill_missing(features, self._fill)[None],
@@ -546,7 +553,7 @@ def _by_name(features: np.ndarray) -> dict[str, float]:
 
 # --------------------------------------------------------------------------------------- recordings
 def predict_clip(clip: Clip, bundle: Bundle | str | Path, *, session: LivenessSession | None = None) -> Verdict:
-    """Judge a recording by its first 2.5 s; landmarks once, one run of the whole-clip model.
+    """Judge a recording by its first 2.5 s, or by all of it if it lasts 1.2 s or more; landmarks once.
 
     Args:
         clip: any clip (`clips.load_recording` reads a bare video). A motion record that it has must
@@ -569,7 +576,8 @@ def predict_clip(clip: Clip, bundle: Bundle | str | Path, *, session: LivenessSe
     session.reset(intrinsics=clip.intrinsics, facing=clip.camera_facing)
     notes = () if clip.imu is None else clip.imu.notes
     try:
-        judged = clip.t[network_frame_indices(clip.t)]  # raises where the clip is too short or pauses
+        count = max(network_frame_count(clip.t), SHORT[0])
+        judged = clip.t[network_frame_indices(clip.t, count)]  # raises where the clip is too short or pauses
         if clip.imu is not None:
             broken = imu_quality.problems(clip.imu, judged[0], judged[-1])
             if broken:

@@ -150,17 +150,30 @@ def _clouded(rng: np.random.Generator, h: int, w: int, colour, amount: float = 0
 
 
 def _tone(rng: np.random.Generator, low: float = 0.1, high: float = 0.75, chroma: float = 0.3) -> np.ndarray:
-    value = rng.uniform(low, high)
-    return np.clip(value * np.exp(rng.normal(0, 0.4 * chroma, 3) * (1, 0.5, 1)), 0.02, 0.9)
+    """A paint. Colours of things vary most between blue and yellow, as daylight's do, and little between red and green."""
+    value, blue, red = rng.uniform(low, high), rng.normal(0.15, 1.0), rng.normal(0, 0.25)
+    return np.clip(
+        value * np.exp(chroma * (blue * np.array([-0.7, 0.0, 0.9]) + red * np.array([1, -0.5, 0]))), 0.02, 0.9
+    )
+
+
+def _weathered(rng: np.random.Generator, texture: np.ndarray) -> np.ndarray:
+    """Structure at all scales, its power falling with 1/f², and light that pools: no surface of a photograph is flat."""
+    h, w = texture.shape[:2]
+    cells = [max(h, w) / 2**k for k in range(1, 9) if max(h, w) / 2**k >= 1.5]
+    field = sum(_noise(rng, h, w, c) * 0.5**k for k, c in enumerate(cells))
+    out = texture.astype(np.float32)
+    out[..., :3] *= np.exp(rng.uniform(0.08, 0.20) * field)[..., None]
+    return np.clip(cv2.GaussianBlur(out, (0, 0), 0.6), 0.004, 1.6)
 
 
 def _plaster(rng, h, w):
-    wall = _clouded(rng, h, w, _tone(rng, 0.3, 0.8, 0.12), 0.03)
+    wall = _clouded(rng, h, w, _tone(rng, 0.35, 0.75, 0.3), 0.03)
     return wall * np.linspace(1.0, rng.uniform(0.8, 1.0), w, dtype=np.float32)[None, :, None]
 
 
 def _wallpaper(rng, h, w):
-    wall, period = _clouded(rng, h, w, _tone(rng, 0.25, 0.7, 0.2), 0.02), rng.integers(8, 30)
+    wall, period = _clouded(rng, h, w, _tone(rng, 0.25, 0.7, 0.4), 0.02), rng.integers(8, 30)
     y, x = np.mgrid[:h, :w]
     kind = rng.integers(3)
     wave = np.sin(2 * np.pi * x / period)
@@ -173,10 +186,10 @@ def _brick(rng, h, w):
     y, x = np.mgrid[:h, :w]
     row = y // bh
     column = (x + (row % 2) * bw // 2) // bw
-    shade = np.exp(0.25 * rng.normal(0, 1, (row.max() + 1, column.max() + 1)))[row, column]
-    base = np.array([0.27, 0.16, 0.12]) * rng.uniform(0.7, 1.4) if rng.random() < 0.7 else np.full(3, 0.55)
+    shade = np.exp(0.18 * rng.normal(0, 1, (row.max() + 1, column.max() + 1)))[row, column]
+    base = np.array([0.25, 0.175, 0.135]) * rng.uniform(0.7, 1.4) if rng.random() < 0.7 else np.full(3, 0.55)
     mortar = ((y % bh) == 0) | (((x + (row % 2) * bw // 2) % bw) == 0)
-    wall = np.where(mortar[..., None], 0.42, base * shade[..., None])
+    wall = np.where(mortar[..., None], 0.5 * base + 0.15, base * shade[..., None])
     return np.clip(wall * (1 + 0.08 * _noise(rng, h, w, 1.5)[..., None]), 0.01, 0.9).astype(np.float32)
 
 
@@ -185,7 +198,8 @@ def _tiles(rng, h, w):
     y, x = np.mgrid[:h, :w]
     shade = np.exp(0.06 * rng.normal(0, 1, (h // size + 1, w // size + 1)))[y // size, x // size]
     joint = ((y % size) == 0) | ((x % size) == 0)
-    return np.where(joint[..., None], 0.35, _tone(rng, 0.4, 0.85, 0.15) * shade[..., None]).astype(np.float32)
+    tone = _tone(rng, 0.4, 0.85, 0.25)
+    return np.where(joint[..., None], 0.65 * tone, tone * shade[..., None]).astype(np.float32)
 
 
 def _wood(rng, h, w):
@@ -204,8 +218,8 @@ def _books(rng, h, w):
         while x < w - 3:
             width, tall = int(rng.integers(2, 7)), int(shelf * rng.uniform(0.6, 0.92))
             if rng.random() < 0.92:
-                out[top + shelf - tall : top + shelf, x : x + width] = _tone(rng, 0.04, 0.5, 0.6)
-                out[top + shelf - tall // 2 : top + shelf - tall // 2 + 2, x : x + width] *= rng.uniform(0.4, 2.2)
+                out[top + shelf - tall : top + shelf, x : x + width] = _tone(rng, 0.05, 0.35, 0.5)
+                out[top + shelf - tall // 2 : top + shelf - tall // 2 + 2, x : x + width] *= rng.uniform(0.6, 1.6)
             x += width + int(rng.random() < 0.15)
         out[top + shelf - 2 : top + shelf + 1] = wood
         top += shelf
@@ -215,11 +229,11 @@ def _books(rng, h, w):
 def _curtain(rng, h, w):
     phase = np.cumsum(np.exp(rng.normal(0, 0.3, w)) * 2 * np.pi / rng.uniform(9, 16))
     folds = 0.65 + 0.35 * np.sin(phase)
-    return _clouded(rng, h, w, _tone(rng, 0.1, 0.7, 0.35), 0.03) * folds[None, :, None].astype(np.float32)
+    return _clouded(rng, h, w, _tone(rng, 0.1, 0.7, 0.5), 0.03) * folds[None, :, None].astype(np.float32)
 
 
 def _cupboards(rng, h, w):
-    out, size = _clouded(rng, h, w, _tone(rng, 0.25, 0.8, 0.2), 0.02), int(rng.integers(30, 55))
+    out, size = _clouded(rng, h, w, _tone(rng, 0.25, 0.8, 0.35), 0.02), int(rng.integers(30, 55))
     for x in range(0, w, size):
         out[:, x : x + 1] *= 0.4
         out[h // 3 : h // 3 + 8, min(x + size - 5, w - 2) : min(x + size - 3, w)] = 0.3
@@ -279,11 +293,13 @@ def _facade(rng, h, w):
 
 
 def _trees(rng, h, w):
-    out = np.zeros((h, w, 4), np.float32)
-    for _ in range(700):
-        x, y = rng.uniform(0, w), rng.uniform(h * 0.05, h * 0.75) + abs(rng.normal(0, 8))
-        colour = np.array([0.085, 0.125, 0.06]) * np.exp(rng.normal(0, 0.45))
-        cv2.circle(out, (int(x), int(y)), int(rng.integers(3, 10)), (*colour.tolist(), 1.0), -1)
+    """Foliage above a strip of ground: leaves where noise of several scales is dense, lit from above."""
+    dense = sum(_noise(rng, h, w, cell) * part for cell, part in ((h / 4, 0.7), (16, 0.5), (6, 0.4), (2, 0.4)))
+    shade = np.exp(0.45 * _noise(rng, h, w, 9) + 0.30 * _noise(rng, h, w, 2) + 0.35 * dense)
+    down = np.linspace(0, 1, h, dtype=np.float32)[:, None]
+    out = np.ones((h, w, 4), np.float32)
+    out[..., :3] = np.array([0.075, 0.095, 0.050]) * shade[..., None]
+    out[..., 3] = dense + 4.0 * (down - 0.25) > 0
     out[int(h * 0.75) :] = (*(np.array([0.2, 0.2, 0.18]) * rng.uniform(0.5, 1.5)), 1.0)
     return out
 
@@ -302,9 +318,9 @@ def _window(rng, h, w):
 
 def _screen(rng, h, w):
     out = np.full((h, w, 3), 0.03, np.float32)
-    out[3:-3, 3:-3] = _tone(rng, 0.1, 0.8, 0.3)
+    out[3:-3, 3:-3] = _tone(rng, 0.1, 0.8, 0.7)
     for y in range(8, h - 6, 4):
-        out[y, 6 : 6 + int(rng.uniform(0.2, 0.85) * (w - 12))] = rng.uniform(0.05, 0.9)
+        out[y, 6 : 6 + int(rng.uniform(0.2, 0.85) * (w - 12))] *= rng.uniform(0.4, 1.6)
     return out
 
 
@@ -314,9 +330,7 @@ def _ground(rng, h, w):
 
 
 def _hedge(rng, h, w):
-    out = _clouded(rng, h, w, (0.06, 0.09, 0.045), 0.5)
-    leaves = _trees(rng, h, w)
-    return np.where(leaves[..., 3:] > 0.5, leaves[..., :3], out).astype(np.float32)
+    return np.ascontiguousarray(_trees(rng, 4 * h // 3 + 1, w)[:h, :, :3])
 
 
 def _floor(rng, h, w):
@@ -438,7 +452,7 @@ def _chosen(spec: RoomKind, rng: np.random.Generator) -> list:
 
 def _paint(rng: np.random.Generator, maker: Callable, width: float, height: float) -> np.ndarray:
     scale = min(_TEXELS_PER_METRE, 300.0 / max(width, height))
-    return maker(rng, max(int(height * scale), 24), max(int(width * scale), 24))
+    return _weathered(rng, maker(rng, max(int(height * scale), 24), max(int(width * scale), 24)))
 
 
 def _pick(rng: np.random.Generator, makers: tuple[Callable, ...]) -> Callable:

@@ -15,7 +15,8 @@ import numpy as np
 
 _JIT = {"cache": True, "fastmath": True, "nogil": True, "error_model": "numpy"}
 _TILE = 512  # side of the noise tile
-_PREFERENCE = np.array([1.05, 1.0, 1.11])
+_PREFERENCE = np.array([1.11, 1.0, 1.12])
+_OVERLAP = 0.31  # of the red and green colour filters, what their matrix leaves
 _CURVE = 4096  # entries of the tone curve
 
 
@@ -52,19 +53,19 @@ class SensorProfile:
     exposure_max_s: float = 1 / 30
     exposure_min_s: float = 1 / 8000
     gain_max: float = 16.0
-    sensitivity: float = 2700.0
-    full_well_e: float = 22000.0
+    sensitivity: float = 1900.0
+    full_well_e: float = 15400.0
     read_noise_e: float = 6.0
     row_noise_e: float = 1.0
     k1: float = 0.01
     vignetting: float = 0.25
-    psf_px: float = 0.55
-    denoise: float = 0.65
-    sharpen: float = 0.17
-    saturation: float = 0.95
-    contrast: float = 0.45
-    wb_error: float = 0.03
-    wb_strength: float = 0.8
+    psf_px: float = 0.36
+    denoise: float = 0.78
+    sharpen: float = 0.31
+    saturation: float = 1.02
+    contrast: float = 0.58
+    wb_error: float = 0.018
+    wb_strength: float = 0.9
     ae_target: float = 0.46
     meter_error: float = 0.40
     ae_time_s: float = 0.35
@@ -254,12 +255,14 @@ def _split(product: float, profile: SensorProfile) -> tuple[float, float]:
 
 
 def _balance(linear: np.ndarray, profile: SensorProfile) -> np.ndarray:
-    """Channel gains from a shades-of-grey estimate (Finlayson & Trezzi, 2004), applied in part.
+    """Channel gains from a shades-of-grey estimate (Finlayson & Trezzi, 2004) of low power, applied in part.
+
+    A high power follows what is brightest, which is the face itself, and would tint all that is neutral against it.
 
     Cameras render people a little towards magenta, as viewers prefer it; `_PREFERENCE` is that lean.
     """
     small = cv2.resize(linear, (32, 32), interpolation=cv2.INTER_AREA).reshape(-1, 3)
-    mean = np.power(np.mean(np.minimum(small, 2.0) ** 4, 0) + 1e-12, 0.25)
+    mean = np.power(np.mean(np.minimum(small, 2.0) ** 1.5, 0) + 1e-12, 1 / 1.5)
     gains = np.clip(mean[1] / mean, 0.45, 2.4) ** profile.wb_strength
     return gains * _PREFERENCE
 
@@ -378,10 +381,15 @@ def _tone_curve(contrast: float) -> np.ndarray:
 
 
 def _colour_matrix(saturation: float, gain: float) -> np.ndarray:
-    """Saturation about luma, reduced at high gain as phones do to hide chroma noise."""
+    """Saturation about luma, reduced at high gain as phones do to hide chroma noise.
+
+    Red and green filters overlap, and what their matrix cannot part stays mixed: reds are duller than blues.
+    """
     s = np.float32(saturation * (1.0 - 0.12 * min(np.log2(max(gain, 1.0)) / 4.0, 1.0)))
     luma = np.array([0.2126, 0.7152, 0.0722], np.float32)
-    return np.ascontiguousarray(s * np.eye(3, dtype=np.float32) + (1 - s) * luma[None, :])
+    mixed = np.eye(3, dtype=np.float32)
+    mixed[:2, :2] += _OVERLAP * np.array([[-0.75, 0.75], [0.25, -0.25]], np.float32)
+    return np.ascontiguousarray((s * np.eye(3, dtype=np.float32) + (1 - s) * luma[None, :]) @ mixed)
 
 
 def _sharpened(image: np.ndarray, strength: float) -> np.ndarray:

@@ -35,7 +35,7 @@ from liveness_utils.faces import Face, build_face, landmark_table, sample_identi
 from liveness_utils.head_model import REGIONS, one_blas_thread
 from liveness_utils.render import BEZEL, SKIN, Material, Mesh, Texture, light_room, make_texture, project, render
 
-GENERATOR_VERSION = 4
+GENERATOR_VERSION = 5
 FRAME_PX = 256
 MARGIN = 8
 TRUTH_PX = 64

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Put a finished run into the repository: notebooks with outputs, figures, bundle, README's minutes.
 
-    python scripts/publish.py runs/full [--minutes runs/quick]
+    python scripts/publish.py runs/full [--minutes runs/quick] [--real-world benchmark.json]
 
 Executed copies come in; the committed notebooks, `figures/`, `data/bundle/` and the table in
 README.md go out. Figures and the bundle are published from the full profile only. The parameters that papermill injected are taken out again.
@@ -49,7 +49,7 @@ def publish_figures(run: Path) -> None:
         shutil.copy2(source, ROOT / "figures" / source.name)
 
 
-def publish_bundle(run: Path) -> None:
+def publish_bundle(run: Path, real_world: Path | None) -> None:
     target = ROOT / "data" / "bundle"
     if not (run / "bundle" / "bundle.json").exists():
         return
@@ -58,6 +58,12 @@ def publish_bundle(run: Path) -> None:
     told = run / "metrics" / "06.json"
     if told.exists():  # notebook 06 in full: rates, thresholds, ablation, leave-one-out
         shutil.copy2(told, target / "metrics.json")
+    if real_world:  # what `liveness benchmark --json` wrote: the card leads with it
+        from liveness_utils import bundle, export
+
+        held = bundle.load(target)
+        measured = json.loads(real_world.read_text(encoding="utf-8"))
+        export.rewrite(held, metrics={**held.metrics, "real_world": measured})
 
 
 def minutes(run: Path | None) -> dict[str, float]:
@@ -88,6 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="run whose executed notebooks are published")
     parser.add_argument("--minutes", type=Path, help="run of the quick profile, for README's table")
+    parser.add_argument("--real-world", type=Path, help="measurements on real faces, of `liveness benchmark --json`")
     parser.add_argument("--table-only", action="store_true", help="only README's table")
     args = parser.parse_args()
     full = json.loads((args.run / "metrics.json").read_text(encoding="utf-8"))["profile"] == "full"
@@ -95,7 +102,7 @@ def main() -> None:
         publish_notebooks(args.run)
         if full:
             publish_figures(args.run)
-            publish_bundle(args.run)
+            publish_bundle(args.run, args.real_world)
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     readme.write_text(fill_table(text, minutes(args.minutes), minutes(args.run if full else None)), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Make liveness_utils/data/realism_reference.json: aggregates of real bona fide face crops, no pixels.
+"""Make notebooks/studies/realism_reference.json: aggregates of real bona fide face crops, no pixels.
 
 Usage: python scripts/realism_reference.py REAL_DIR
 """
@@ -10,7 +10,10 @@ from pathlib import Path
 
 import cv2
 
-from liveness_utils import landmarks, realism
+from liveness_utils import config, landmarks
+
+sys.path.insert(0, str(config.repo_root() / "notebooks"))
+from studies import realism  # noqa: E402
 
 
 def main(real: Path) -> None:

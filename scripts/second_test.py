@@ -11,7 +11,8 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from liveness_utils import config, dataset, simulate, training
+from liveness_utils import config, dataset, simulate
+from liveness_utils.network.scoring import write_scores
 
 
 def main() -> None:
@@ -27,7 +28,7 @@ def main() -> None:
     data, features = args.out / "data", args.out / "features"
     simulate.generate(replace(sizes, **only_test), data, seed=args.seed, workers=args.workers)
     dataset.prepare(data, features, workers=args.workers)
-    print(*training.write_scores(args.checkpoint, features, args.out, splits=("test",)), sep="\n")
+    print(*write_scores(args.checkpoint, features, args.out, splits=("test",)), sep="\n")
 
 
 if __name__ == "__main__":

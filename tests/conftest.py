@@ -2,10 +2,12 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+sys.path.insert(0, str(Path(__file__).parent.parent / "notebooks"))  # studies lie beside the notebooks
 # Where several processes test side by side, threads that wait for each other cost more than they bring.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -10,11 +10,12 @@ import os
 from pathlib import Path
 
 from filelock import FileLock
-from test_model import make_prepared
+from prepared_clips import make_prepared
 
 from liveness_utils import dataset as ds
-from liveness_utils import export, training
+from liveness_utils import export
 from liveness_utils.cues import FRAME_FEATURES
+from liveness_utils.network.training import TrainConfig, train
 
 
 @functools.lru_cache(maxsize=1)
@@ -29,17 +30,14 @@ def small_bundle() -> tuple[Path, Path, Path]:
 
 def _make(root: Path) -> None:
     arrays = make_prepared(root / "arrays", n=48, names=FRAME_FEATURES)
-    shape = {"fovea": True, "veto": True}  # as what is released
-    config = training.TrainConfig(
-        str(arrays), str(root / "train"), epochs=1, batch_size=8, frames=2, progress=False, **shape
-    )
-    checkpoint = training.train(config)
+    config = TrainConfig(str(arrays), str(root / "train"), picture_epochs=1, views=1, epochs=2)
+    checkpoint = train(config, progress=False)
     prepared = ds.open_prepared(arrays)
     export.export_bundle(
         checkpoint,
         root / "bundle",
         prepared,
-        variants=("float32", "weight_only", "int8", "mixed"),
+        variants=("float32", "float16", "weight_only", "int8", "mixed"),
         default="weight_only",
         calibration_clips=3,
         thresholds=export.dev_thresholds(checkpoint, prepared),

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from liveness_utils import challenge as ch
-from liveness_utils import challenge_study as study
 from liveness_utils import config
 from liveness_utils.clips import Clip
 from liveness_utils.landmarks import Landmarker, make_track, track
+from studies import challenge_study as study
 
 pytestmark = pytest.mark.slow
 
@@ -244,4 +244,4 @@ def test_the_solution_in_notebook_08_does_what_it_says(person):
     exec(code.split("\n\nswept =")[0], names)
     swept = person["sweep"]
     assert names["taken_for"](swept, swept.clip.imu).startswith("challenge failed: not asked for: sweep")
-    assert "not asked for: sweep" not in names["taken_for"](swept, None)
+    assert names["taken_for"](swept, None).startswith("challenge failed")

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 distributed = pytest.importorskip("distributed")
 
 FEW = replace(
-    profile("quick"), name="few", data="few", subjects=(2, 2, 0, 0), bona_fide_clips=(4, 3, 0, 0),
+    profile("quick"), name="few", subjects=(2, 2, 0, 0), bona_fide_clips=(4, 3, 0, 0),
     attack_clips=(0, 0, 0, 0),
 )  # fmt: skip
 

@@ -15,9 +15,6 @@ ROOT = config.samples_dir()
 NAMES = clips.read_manifest(ROOT).fillna({"pai_species": "bona_fide"}).set_index("pai_species")["clip_id"]
 ATTACKS = [species for species in NAMES.index if species != "bona_fide"]
 DRAWS = 6
-# Known miss: 0.12 and 0.13 m/s² of noise on the accelerometer of the forged record. It is too little to be told from a
-# trembling hand by `imu_quality.ACCEL_NOISE`, and the network takes it for one. The last test holds its number.
-MISSED = {("injection", "noise", 3), ("injection", "noise", 4)}
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +43,6 @@ def test_no_change_of_its_evidence_lets_an_attack_pass(evidence, judge, species)
     assert judge(clip).decision == "attack"
     for seed in range(DRAWS):
         for name, changed in evidence.cases(clip, 1, seed):
-            if (species, name, seed) in MISSED:
-                continue
             found = judge(changed)
             assert found.decision != "bona_fide", (name, seed, found.sentence)
             assert found.decision == "attack" or all(found.reasons), (name, seed)
@@ -56,7 +51,7 @@ def test_no_change_of_its_evidence_lets_an_attack_pass(evidence, judge, species)
 def test_what_is_remembered_changes_no_verdict(judge):
     judge.forget()
     clip = sample("injection")
-    assert judge(clip).score == judge(clip).score < 0.1
+    assert judge(clip).score == judge(clip).score and judge(clip).decision == "attack"
 
 
 def test_the_living_sample_passes_and_its_units_are_noted(judge, tmp_path):
@@ -93,7 +88,6 @@ def test_a_record_of_minutes_is_judged_by_the_part_that_counts(judge):
     assert judge(replace(clip, imu=long)).score == pytest.approx(judge(clip).score, abs=1e-3)
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="the forged sample rises from 0.02 to 0.97: see MISSED")
 def test_a_little_noise_makes_no_forged_record_pass(judge):
     judge.forget()
     clip = sample("injection")

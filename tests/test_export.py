@@ -13,10 +13,12 @@ import torch
 from small_bundle import small_bundle
 
 from liveness_utils import bundle as bundles
-from liveness_utils import config, export, metrics, qat, training
+from liveness_utils import config, export, metrics
 from liveness_utils import dataset as ds
-from liveness_utils.errors import BundleError, ModelError
-from liveness_utils.model import ModelConfig, build, load_checkpoint
+from liveness_utils.errors import BundleError
+from liveness_utils.network import scoring
+from liveness_utils.network.fusion import load_checkpoint
+from studies import conversion
 
 pytestmark = pytest.mark.slow
 
@@ -95,7 +97,7 @@ def test_converted_scores_equal_torch_scores(made):
     data = ds.open_prepared(prepared)
     fill = bundles.load(folder).feature_fill
     theirs = export.score_file(folder / "variants" / "clip_float32.tflite", data, fill, split="dev")
-    ours = training.score(checkpoint, data, split="dev")
+    ours = scoring.score(checkpoint, data, split="dev")
     np.testing.assert_allclose(theirs["logit"], ours["logit"], atol=1e-4)
     assert list(theirs["clip_id"]) == list(ours["clip_id"])
 
@@ -133,8 +135,8 @@ def test_weights_of_eight_bits_compute_in_float(made):
     row = bundles.load(made[1]).variants["weight_only"]
     assert row["megabytes"] < 2 and row["operators"]["DEQUANTIZE"] > 20
     assert row["mean_logit"] < bundles.load(made[1]).variants["int8"]["mean_logit"] + 1e-2
-    rounded = [c for c in export.constants(made[1] / "variants" / row["file"]) if c.stored.dtype == np.int8]
-    assert sum(c.stored.size for c in rounded) > 8e5
+    rounded = [c for c in conversion.constants(made[1] / "variants" / row["file"]) if c.stored.dtype == np.int8]
+    assert sum(c.stored.size for c in rounded) > 7e5
 
 
 def test_calibration_uses_training_clips_of_every_species(made):
@@ -152,7 +154,7 @@ def test_a_quantised_file_names_inputs_outputs_and_weights_and_nothing_else(made
     (graph,) = model.subgraphs
     ends = {*graph.inputs, *graph.outputs}
     named = [bool(t.name) for t in graph.tensors]
-    stored = [len(export._buffer(model.buffers[t.buffer], content)) > 0 for t in graph.tensors]
+    stored = [len(export.stored_bytes(model.buffers[t.buffer], content)) > 0 for t in graph.tensors]
     assert named == [kept or k in ends for k, kept in enumerate(stored)] and 0 < sum(named) < len(named)
 
 
@@ -257,8 +259,8 @@ def test_int8_runs_on_a_phone_at_rest(made):
 
 def test_stored_weights_are_the_networks(made):
     variants = made[1] / "variants"
-    known = {c.name: c.real for c in export.constants(variants / "clip_float32.tflite")}
-    rounded = [c for c in export.constants(variants / "clip_int8.tflite") if c.stored.dtype == np.int8]
+    known = {c.name: c.real for c in conversion.constants(variants / "clip_float32.tflite")}
+    rounded = [c for c in conversion.constants(variants / "clip_int8.tflite") if c.stored.dtype == np.int8]
     shared = [c for c in rounded if c.name in known and c.stored.size > 500]
     assert sum(c.stored.size for c in shared) > 5e5
     for c in shared:
@@ -277,63 +279,11 @@ def test_another_variant_can_be_shipped(made, copy):
         export.ship(shipped, "int4", sample)
 
 
-# ------------------------------------------------------------------------------ rounding in the loop
-@pytest.fixture(scope="module")
-def taught(made):
-    """Float network, rounded network, the course of its loss, and inputs of some clips."""
-    prepared = ds.open_prepared(made[0])
-    net, _ = load_checkpoint(made[2])
-    samples = list(export.clip_samples(prepared, prepared.rows("dev")[:6], net.features.mean.numpy()))
-    return net, *qat.fine_tune(net, prepared, qat.QatConfig(epochs=2, batch_size=8, frames=2)), samples
-
-
-def _logits(net, samples) -> np.ndarray:
-    with torch.inference_mode():
-        return np.array([float(net(**{k: torch.from_numpy(v) for k, v in s.items()})["logit"]) for s in samples])
-
-
-def test_only_the_encoders_learn_with_rounding(made, taught):
-    net, rounded, course, samples = taught
-    before, _ = load_checkpoint(made[2])
-    assert all(torch.equal(v, before.state_dict()[k]) for k, v in net.state_dict().items())
-    assert qat.encoders(net) == ("frame", "fovea")
-    behind = {k: v for k, v in rounded.state_dict().items() if not k.startswith(("frame.", "fovea."))}
-    assert behind and all(torch.equal(v, net.state_dict()[k]) for k, v in behind.items())
-    fresh = export.lean(net)
-    for name in qat.encoders(net):
-        folded, learned = export.fold_norms(getattr(fresh, name)), dict(getattr(rounded, name).named_parameters())
-        assert max((w - learned[k]).abs().max() for k, w in folded.named_parameters()) > 0
-    assert len(course) == 2 * -(-len(ds.open_prepared(made[0]).rows("train")) // 8)
-    gap = np.abs(_logits(rounded, samples) - _logits(net, samples))
-    assert 0 < gap.mean() < 0.2
-
-
-def test_folded_norms_change_no_output(made):
+def test_a_lean_encoder_changes_no_output(made):
     net, _ = load_checkpoint(made[2])
     pictures = torch.rand(2, 112, 112, 3)
-    folded = export.fold_norms(export.lean(net).frame)
-    assert not [m for m in folded.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    fast = export.lean(net)
+    assert not [m for m in fast.encoder.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     with torch.inference_mode():
-        for ours, theirs in zip(folded(pictures), net.frame(pictures), strict=True):
-            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
-
-
-def test_a_rounded_encoder_becomes_an_integer_one(taught, copy):
-    net, rounded, _, samples = taught
-    path = qat.to_tflite(rounded, samples[0], copy / "variants" / "clip_qat.tflite")
-    row = export.add_variant(bundles.load(copy), "qat", net, samples).variants["qat"]
-    assert not row["custom"] and row["megabytes"] < 2.2  # two encoders, whose borders cost more than weights alone
-    assert sum(c.stored.size for c in export.constants(path) if c.stored.dtype == np.int8) > 8e5
-    model = bundles.open_model(path)
-    file = np.array([model(**s)["logit"][0] for s in samples])
-    assert np.abs(file - _logits(rounded, samples)).max() < 0.2
-    assert row["mean_logit"] <= bundles.load(copy).variants["int8"]["mean_logit"] + 0.02
-    assert export.ship(bundles.load(copy), "qat", samples[0]).variant == "qat"
-    assert bundles.selftest(copy)["clip"] == 0
-
-
-def test_a_network_without_picture_encoder_is_refused(copy, taught):
-    with pytest.raises(ModelError, match="no picture encoder"):
-        qat.prepare(build(ModelConfig(n_features=4, architecture="seed_style")))
-    with pytest.raises(BundleError, match="no such variant"):
-        export.add_variant(bundles.load(copy), "int4", taught[0], taught[3])
+        for ours, theirs in zip(fast.encoder.maps(pictures), net.encoder.maps(pictures), strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from liveness_utils import dataset, inputs
+from liveness_utils import dataset
 from liveness_utils import landmarks as lm
 from liveness_utils.clips import EXPRESSION_NAMES, Intrinsics, load_recording
 from liveness_utils.config import real_dir
@@ -113,24 +113,6 @@ def test_crop_keeps_the_face_in_the_middle():
     assert len(rows) == pytest.approx(112 / 1.7, abs=2)
 
 
-def test_a_foveated_crop_enlarges_the_face_keeps_its_surroundings_and_is_symmetric():
-    frame = np.zeros((200, 200, 3), np.uint8)
-    frame[60:140, 50:130] = 255
-    box = np.array([50.0, 60, 80, 80]) - [0.5, 0.5, 0, 0]
-    crop = lm.foveated_crop(frame, box)
-    face = crop.mean(2) > 127
-    assert face[56].sum() == face[:, 56].sum() == pytest.approx(112 * 0.79, abs=2)  # 66 of 112 in a plain crop
-    flipped = lm.foveated_crop(frame[:, ::-1], np.array([70.0, 60, 80, 80]) - [0.5, 0.5, 0, 0])
-    np.testing.assert_allclose(flipped[:, ::-1].astype(int), crop, atol=1)
-    marked = frame.copy()
-    marked[32:36, 22:158] = (255, 0, 0)  # an edge near the end of the square, as of a screen
-    assert (lm.foveated_crop(marked, box)[:8] != crop[:8]).any()
-    for shape, where in (((120, 90, 3), [-10.0, -10, 60, 70]), ((900, 900, 3), [200, 200, 500, 500])):
-        even = lm.foveated_crop(np.full(shape, 77, np.uint8), np.array(where, np.float32))
-        assert even.shape == (112, 112, 3) and (even == 77).all()  # every pixel is a mean
-    assert lm.foveated_crop(frame, None).shape == (112, 112, 3)
-
-
 def test_canonical_face_is_a_face_in_metres():
     points, triangles = lm.canonical_face()
     assert points.shape == (468, 3) and triangles.shape == (898, 3)
@@ -186,27 +168,13 @@ def test_no_face_gives_nan_rows():
     assert not found.found.any() and (found.n_faces == 0).all() and np.isnan(found.box).all()
 
 
-def test_every_second_picture_and_its_depth_target_are_foveated_where_crops_are(monkeypatch):
-    """A face of relief 1 in a flat surrounding: where the picture shows the face, the target shows relief."""
+def test_the_depth_target_shows_relief_where_the_crop_shows_the_face():
+    """A face of relief 1 in a flat surrounding."""
     frame = np.zeros((200, 200, 3), np.uint8)
     frame[60:140, 60:140] = 255
     truth = SimpleNamespace(depth=np.full((1, 200, 200), 0.5, np.float32), face_mask=frame[None, ..., 0] > 0)
     clip = SimpleNamespace(frames=frame[None], truth=truth)
     box = np.array([60.0, 60, 80, 80]) - [0.5, 0.5, 0, 0]
-    cells, track = {}, SimpleNamespace(found=np.ones(1, bool), box=box[None])
-    for foveated in (False, True):
-        monkeypatch.setattr(inputs, "FOVEATED", foveated)
-        for number in range(3):
-            kind = inputs.is_foveated(number)
-            shown = inputs.crop_of(frame, box, kind).mean(2)[4::8, 4::8] > 127
-            known = np.isfinite(dataset._crop_relief(clip, 0, box, 0.06, False, kind))
-            assert kind == (foveated and number == 1) and (shown != known).sum() <= 1  # a corner, half covered
-            cells.setdefault(kind, known.sum())
-    assert cells[True] > 1.3 * cells[False]
-    moving = SimpleNamespace(frames=np.stack([frame, frame]), t=np.arange(2))
-    turns = inputs.face_crops(moving, SimpleNamespace(found=np.ones(2, bool), box=np.stack([box, box])), np.arange(2))
-    assert (turns[0] == inputs.crop_of(frame, box)).all() and (turns[1] != turns[0]).any()
-    still = SimpleNamespace(frames=frame[None], t=np.zeros(1))
-    views = inputs.face_crops(still, track, np.zeros(3, int))
-    assert (views == turns[0]).all()  # a still is never foveated
-    assert inputs.turns(still, 3) == [False] * 3 and inputs.turns(moving, 3) == [False, True, False]  # nor its depth
+    shown = lm.face_crop(frame, box).mean(2)[4::8, 4::8] > 127
+    known = np.isfinite(dataset._crop_relief(clip, 0, box, 0.06, False))
+    assert known.any() and (shown != known).sum() <= 1  # a corner, half covered

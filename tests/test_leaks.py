@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from liveness_utils import clips, config, leaks
+from liveness_utils import clips, config
 from liveness_utils.instruments import ATTACKS, PRINTS, SPECIES
+from studies import leaks
 
 SHARES = {"train": 24, "dev": 12, "test": 24}
 

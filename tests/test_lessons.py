@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from liveness_utils import lessons
+from studies import lessons
 
 
 def test_auc_agrees_with_scikit_learn():

@@ -1,22 +1,21 @@
 """Single pictures for the encoder: of nobody who is in a clip, the same on any number of workers, with their relief."""
 
 import doctest
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
-import torch
+from prepared_clips import make_prepared
 from test_faces import _picture
-from test_model import make_prepared
 
-from liveness_utils import config, devices, face_photo, faces, inputs, model, pictures, simulate, training
+from liveness_utils import config, devices, face_photo, faces, pictures, simulate
 from liveness_utils import dataset as ds
-from liveness_utils.errors import ConfigError, DatasetError, FaceError, SimulationError
+from liveness_utils.errors import ConfigError, FaceError, SimulationError
 from liveness_utils.instruments import INSTRUMENTS_PER_SPECIES, SPECIES
+from liveness_utils.network import training
+from liveness_utils.network.fusion import load_checkpoint
+from liveness_utils.network.training import TrainConfig, train
 
 pytestmark = pytest.mark.slow
 
@@ -69,26 +68,6 @@ def test_faces_have_relief_and_flat_instruments_none(made):
     assert np.isfinite(depth).mean(axis=(1, 2)).min() > 0.1
     assert np.nanmax(np.abs(depth[flat])) == 0
     assert np.nanstd(depth[names == "bona_fide"], axis=(1, 2)).min() > 0.05
-
-
-def test_where_clips_are_foveated_by_turns_a_picture_is_dealt_either_way(made, monkeypatch):
-    assert pictures.mark(COUNT) == made.mark
-    both = pictures.Pictures(**{n: getattr(made, n)[:3] for n in (*pictures._ARRAYS, *pictures._FOVEATED)}, mark={})
-    rng = np.random.default_rng(0)
-    assert {both.deal(1, rng)[0].tobytes() for _ in range(8)} == {
-        a[1].tobytes() for a in (both.crops, both.foveated_crops)
-    }
-    for foveated, kind in ((False, "crops"), (True, "foveated_crops")):
-        crop, depth = both.deal(1, rng, foveated)
-        assert np.array_equal(crop[0], getattr(both, kind)[1])
-        wanted = getattr(both, kind.replace("crops", "depth"))[1]
-        assert np.array_equal(depth[0], wanted.astype(np.float32), equal_nan=True)
-    faces_of = [np.isfinite(getattr(both, name)).sum() for name in ("depth", "foveated_depth")]
-    assert faces_of[1] > 1.2 * faces_of[0]  # the face is shown larger
-    monkeypatch.setattr(inputs, "FOVEATED", False)
-    assert pictures.mark(COUNT) != made.mark
-    plain = pictures._make(pictures.plan(COUNT)[0][:3], "varied")
-    assert np.array_equal(plain["crops"], both.crops) and set(plain) == set(pictures._ARRAYS)
 
 
 def test_cameras_vary_and_stay_cameras():
@@ -146,7 +125,7 @@ def test_people_of_every_second_group_come_from_photos(portraits):
     assert mixed[0] == plain[0] and {s.photos for s in mixed[1]} == {str(portraits)}
     assert [replace(s, photos="") for s in mixed[1]] == plain[1]
     found = face_photo.portraits(str(portraits))
-    assert [p.path.name for p in found] == ["0.png", "1.png"] and all(p.open_forehead for p in found)
+    assert [p.path.name for p in found] == ["0.png", "1.png"]
     spec = replace(mixed[1][0], species="bona_fide", instrument=-1)
     shown, depth, *_ = pictures.picture(spec)
     made_up, *_ = pictures.picture(replace(spec, photos=""))
@@ -163,6 +142,14 @@ def test_a_mark_names_the_photos(portraits, tmp_path):
     cv2.imwrite(str(tmp_path / "photos" / "nobody.png"), np.full((320, 320, 3), 90, np.uint8))
     with pytest.raises(FaceError, match="exactly one face"):
         pictures.prepare(tmp_path / "out", 32, photos=tmp_path / "photos", progress=False)
+
+
+def test_a_training_learns_from_its_pictures_and_knows_them(folder, tmp_path):
+    prepared = make_prepared(tmp_path / "arrays", n=24)
+    settings = TrainConfig(str(prepared), str(tmp_path / "out"), str(folder), picture_epochs=1, views=1, epochs=1)
+    told = load_checkpoint(train(settings, progress=False))[1]["training"]
+    assert told["pictures"]["count"] == COUNT
+    assert training.fingerprint(replace(settings, pictures=""))["pictures"] is None
 
 
 def test_no_two_people_of_clips_share_a_portrait_and_none_with_pictures(monkeypatch):
@@ -188,66 +175,6 @@ def test_half_of_a_data_sets_people_are_lifted_and_nothing_else_changes(portrait
         simulate.plan("quick", 0)
 
 
-def _short(prepared, out, **changes) -> training.TrainConfig:
-    """A training of a minute at most, with a lesson for its encoders."""
-    usual = {"encoder_epochs": 1, "epochs": 1, "batch_size": 8, "frames": 2, "progress": False}
-    return training.TrainConfig(str(prepared), str(out), **usual | changes)
-
-
-def test_a_training_knows_its_pictures(folder, tmp_path):
-    prepared = make_prepared(tmp_path / "arrays", n=24)
-    settings = _short(prepared, tmp_path / "out", pictures=str(folder))
-    training.train(settings)
-    assert len(training.encoder_log(tmp_path / "out" / "checkpoint.pt")) == 4  # one half, and three walks of the other
-    marks = [training._fingerprint(replace(settings, pictures=p))["pictures"] for p in (str(folder), "")]
-    assert marks[0]["count"] == COUNT and marks[1] is None
-    with pytest.raises(DatasetError, match="no finished pictures"):
-        training.train(replace(settings, pictures=str(tmp_path / "nowhere")))
-
-
-def test_a_training_sets_the_veto_on_strangers_and_leaves_it(folder, tmp_path):
-    prepared = make_prepared(tmp_path / "arrays", n=24)
-    settings = _short(prepared, tmp_path / "out", strangers=str(folder), epochs=2, veto=True, fovea=True)
-    net, _ = model.load_checkpoint(training.train(settings))
-    held = pictures.open_pictures(folder)
-    both = training._unmasked(net, np.stack([held.crops, held.foveated_crops], axis=1))
-    for kind, (encoder, glance, crops) in enumerate(
-        [(net.frame, net.glance, held.crops), (net.fovea, net.fovea_glance, held.foveated_crops)]
-    ):
-        with torch.inference_mode():
-            embedding, depth, _ = encoder(torch.from_numpy(np.array(crops)).float() / 255.0)
-            alone = net.picture(glance(embedding), net.picture.relief(depth)[:, None])[:, 1:]
-        np.testing.assert_allclose(both[:, kind], alone, atol=1e-4)
-    learned = net.veto_gain.tolist()
-    assert learned != model.build(net.config).veto_gain.tolist()
-    training.set_veto(net, settings)
-    np.testing.assert_allclose(net.veto_gain.detach(), learned, rtol=1e-3, atol=1e-6)
-
-
-def test_first_halves_of_lessons_that_show_the_same_are_shared(folder, made, tmp_path, monkeypatch):
-    dealt, learn = [], training._learn_half
-
-    def watched(net, data, *rest):
-        dealt.append((data.walk, {SPECIES[k] for k in data.species}))
-        learn(net, data, *rest)
-
-    monkeypatch.setattr(training, "_learn_half", watched)
-    prepared = make_prepared(tmp_path / "arrays", n=18)
-    data = ds.open_prepared(prepared)
-    scaling = ds.scaling_of(data, data.rows("train"))
-    shared = {"encoders": str(tmp_path / "encoders"), "pictures": str(folder), "encoder_walks": 1}
-    settings = _short(prepared, tmp_path / "out", encoder_later=ds.FLAT_SPECIES, **shared)
-    without = ("flat_print", "still_replay", "soft_mask")
-    for hidden in without:
-        row = replace(settings, exclude=(hidden,))
-        training.teach_encoder(training._network(data, row, scaling), data, row)
-    assert [walk for walk, _ in dealt] == [0, 1, 1, 0, 1]  # the second one has taken the first one's half
-    shown = {SPECIES[k] for k in made.species}
-    first, flat, still, other, soft = (species for _, species in dealt)
-    assert first == {"bona_fide", "rigid_mask", "soft_mask"} and other == first - {"soft_mask"}
-    assert [shown - found for found in (flat, still, soft)] == [{name} for name in without]
-
-
 def test_a_folder_of_clips_is_of_these_very_portraits(portraits, tmp_path):
     specs = simulate.plan("quick", 0, portraits)
     simulate._claim(tmp_path, config.profile("quick"), 0, specs)
@@ -260,21 +187,5 @@ def test_a_folder_of_clips_is_of_these_very_portraits(portraits, tmp_path):
     (portraits / "another.png").unlink()
 
 
-def test_every_profile_with_an_encoder_has_pictures():
+def test_every_profile_has_pictures():
     assert all(config.profile(name).pictures >= 32 for name in ("quick", "full", "study"))
-
-
-def test_the_script_that_made_the_shipped_encoders_makes_some(folder, tmp_path):
-    """From nothing, one pass; the file is what a training takes, and says how it was taught."""
-    run = tmp_path / "run"
-    make_prepared(run / "features", n=18)
-    (run / "pictures").symlink_to(folder)
-    script, out = config.repo_root() / "scripts" / "teach_encoders.py", tmp_path / "encoder.pt"
-    command = [sys.executable, str(script), str(out), "--profile", "quick", "--passes", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=os.environ | {"RUN_DIR": str(run)})
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.split() == [str(out)]
-    log = training.encoder_log(tmp_path / "nothing.pt", out)
-    assert log.groupby("kind")["walk"].agg(list).to_dict() == {kind: [0, 1, 2, 3] for kind in training.ENCODERS}
-    width = ds.open_prepared(run / "features").features.shape[-1]
-    training.take_encoders(model.build(model.ModelConfig(width, fovea=True)), out)

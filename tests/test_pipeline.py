@@ -131,3 +131,10 @@ def test_the_quick_course_runs_from_end_to_end(tmp_path):
     assert list(paths.figures.glob("*.png")) and list(paths.figures.glob("*.pdf"))
     collected = json.loads((paths.run / "metrics.json").read_text())
     assert set(collected["notebooks"]) == set(names)
+
+
+def test_a_report_leads_with_the_released_model_and_shows_the_runs_own_beside_it():
+    rates = [{"acer": v, "apcer_worst": v, "bpcer": v} for v in (0.05, 0.3)]
+    metrics = {"notebooks": {"06": {"released": rates[0], "test": rates[1]}}}
+    assert [report.headline(metrics, own)[0]["value"] for own in (False, True)] == ["5.0 %", "30.0 %"]
+    assert report.headline({"notebooks": {"06": {"test": rates[1]}}}) == report.headline(metrics, own=True)

@@ -9,8 +9,6 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from test_model import make_prepared
 
 from liveness_utils import (
     adapters,
@@ -21,12 +19,14 @@ from liveness_utils import (
     export,
     inputs,
     metrics,
-    pictures,
     real,
     runtime,
-    training,
 )
 from liveness_utils.errors import DatasetError, MetricError
+from liveness_utils.network import scoring
+from liveness_utils.network.fusion import load_checkpoint
+from liveness_utils.network.training import TrainConfig
+from studies import own_data
 
 
 def test_examples():
@@ -89,7 +89,9 @@ def test_traps_find_what_colour_gives_away_and_nothing_in_noise():
         np.clip(rng.integers(0, 200, (32, 32, 3)) + 40 * y, 0, 255).astype(np.uint8) for y in table["is_bonafide"]
     ]
     noise = [rng.integers(0, 255, (32, 32, 3), np.uint8) for _ in range(len(table))]
-    found = real.traps({"tinted": tinted, "noise": noise}, table).set_index(["picture", "feature", "split by"])["value"]
+    found = own_data.traps({"tinted": tinted, "noise": noise}, table).set_index(["picture", "feature", "split by"])[
+        "value"
+    ]
     assert found["tinted", "colour", "people"] > 0.95
     assert 0.25 < found["noise", "colour", "people"] < 0.75
 
@@ -97,7 +99,7 @@ def test_traps_find_what_colour_gives_away_and_nothing_in_noise():
 def test_some_of_takes_every_species_before_a_second_of_any():
     rows = [{"clip_id": f"{p}-{s}-{v}-{k}", "subject_id": f"p{p}", "video_id": f"{p}-{s}-{v}", "is_bonafide": s == "real",
              "pai_species": None if s == "real" else s} for p in range(6) for s in ("real", "a", "b", "c") for v in range(3) for k in range(4)]  # fmt: skip
-    found = real.some_of(pd.DataFrame(rows), people=4, videos=3, stills=2)
+    found = own_data.some_of(pd.DataFrame(rows), people=4, videos=3, stills=2)
     assert found["subject_id"].nunique() == 4 and found.groupby("video_id").size().eq(2).all()
     by_species = found.drop_duplicates("video_id").groupby("subject_id")["pai_species"].nunique()
     assert by_species.eq(3).all()
@@ -131,34 +133,25 @@ def features(tree, tmp_path_factory):
 def test_faces_of_stills_are_found_and_scored(features):
     held = dataset.open_prepared(features)
     assert held.stills and (held.quality["reasons"] == "").mean() > 0.8
-    table = training.score(config.released_bundle() / "checkpoint.pt", held, rows=np.arange(len(held)))
-    shown = training.predict_rows(
-        training.load_checkpoint(config.released_bundle() / "checkpoint.pt")[0],
+    table = scoring.score(config.released_bundle() / "checkpoint.pt", held, rows=np.arange(len(held)))
+    shown = scoring.predict_rows(
+        load_checkpoint(config.released_bundle() / "checkpoint.pt")[0],
         dataset.open_prepared(features),
         np.arange(2),
     )
     assert shown["depth"].shape == (2, 25, 14, 14) and np.allclose(shown["logit"], table["logit"][:2], atol=1e-5)
 
 
-def test_a_still_is_looked_at_in_25_ways_and_judged_by_their_mean(features):
+def test_a_still_is_judged_by_the_mean_of_itself_and_its_mirror_image(features):
     held = dataset.open_prepared(features)
     crop = held.crops[0, 0]
     views = inputs.still_views(crop)
-    assert np.array_equal(views[0], crop) and len(np.unique(views.reshape(25, -1), axis=0)) == 25
-    assert np.array_equal(views[1::2, :, ::-1], views[2::2])  # as many mirrored ones
+    assert views.shape == (25, 112, 112, 3) and len(np.unique(views.reshape(25, -1), axis=0)) == 2
+    assert np.array_equal(views[0], crop) and np.array_equal(views[1], crop[:, ::-1])
     dot = np.zeros((21, 21), np.float32)
     dot[10, 10] = 1.0
     assert np.array_equal(inputs.moved(dot, 1.0, np.zeros(2)), dot)
     assert inputs.moved(dot, 1.0, np.array([3, 0]) / 21).argmax() == dot.argmax() + 3  # to the right
-    net = training.load_checkpoint(config.released_bundle() / "checkpoint.pt")[0]
-    whole = training.predict_rows(net, held, np.array([0]))
-    with torch.inference_mode():
-        embedding, depth, _ = net.frame(torch.from_numpy(views).float() / 255.0)
-        each = net.picture(net.glance(embedding), net.picture.relief(depth).unsqueeze(1))[:, 0]
-    each = each[::2]  # every second one goes to the encoder of foveated pictures, which a still does not ask
-    assert np.ptp(each.numpy()) > 0 and whole["logit"][0] == pytest.approx(float(each.mean()), abs=1e-3)
-    once = training.predict_rows(net, held, np.array([0]), frames=1)
-    assert once["logit"][0] == pytest.approx(float(each[0]), abs=1e-3)
 
 
 def test_a_picture_is_refused_by_a_bundle_of_video_and_judged_by_one_of_stills(tree, features, tmp_path, monkeypatch):
@@ -175,91 +168,16 @@ def test_a_picture_is_refused_by_a_bundle_of_video_and_judged_by_one_of_stills(t
     monkeypatch.setattr(inputs, "still_views", lambda crop: looks.append(views(crop)) or looks[-1])
     verdict = runtime.predict_clip(picture, made)
     assert len(looks) == 1 and np.array_equal(looks[0][0], held.crops[row, 0])
-    told = training.score(config.released_bundle() / "checkpoint.pt", held, rows=np.array([row]))["score"][0]
+    told = scoring.score(config.released_bundle() / "checkpoint.pt", held, rows=np.array([row]))["score"][0]
     assert verdict.decision in ("bona_fide", "attack") and verdict.score == pytest.approx(told, abs=0.02)
     blank = clips.Clip("x", np.zeros((1, 64, 64, 3), np.uint8), np.zeros(1))
     assert runtime.predict_clip(blank, made).decision == "no_decision"
 
 
-# ---------------------------------------------------------------------- what closes the gap
-def test_halves_are_judged_apart_and_a_video_without_a_face_is_the_worst():
-    table = scored(people=12, per=8, gap=1.0)
-    found = real.gap_row(table)
-    odd = table[table["subject_id"].str[1:].astype(int) % 2 == 1]
-    assert found["odd"]["value"] == pytest.approx(real.area(odd["logit"], odd["is_bonafide"]))
-    assert found["even"]["people"] == found["odd"]["people"] == 6 and set(found["species"]) == {"flat_print"}
-    unseen = real.gap_row(table.assign(score=table["score"].where(table["is_bonafide"] == 0)))
-    assert unseen["auc"]["value"] < 0.05
-
-
-def test_tone_is_set_and_detail_kept():
-    rng = np.random.default_rng(0)
-    crops = np.clip(rng.normal((60, 90, 40), 12, (5, 32, 32, 3)), 0, 255).astype(np.uint8)
-    mean, spread = np.array([120.0, 110.0, 100.0]), 25.0
-    held = real.toned(crops, mean, spread)
-    assert np.allclose(held.mean(axis=(1, 2)), mean, atol=1) and real.tone_of(held)[1] == pytest.approx(
-        spread, rel=0.05
-    )
-    assert np.corrcoef(crops[0].ravel(), held[0].ravel())[0, 1] > 0.5
-
-
-def noise_pictures(folder, **mark):
-    """One group of pictures, of noise: what they show is of no matter here."""
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for kind in ("", "foveated_"):
-        np.save(folder / f"{kind}crops.npy", rng.integers(0, 255, (pictures.GROUP, 112, 112, 3), np.uint8))
-        np.save(folder / f"{kind}depth.npy", np.zeros((pictures.GROUP, 14, 14), np.float16))
-    np.save(folder / "species.npy", np.arange(pictures.GROUP) % 9)
-    config.write_json(folder / "index.json", pictures.mark(pictures.GROUP, **mark))
-    return folder
-
-
-@pytest.fixture
-def study(tmp_path):
-    folder = tmp_path / "gap"
-    noise_pictures(folder / "pictures-pictures", cameras="clips")
-    ready = noise_pictures(tmp_path / "ready")
-    return real.GapStudy(folder, steps=2, count=pictures.GROUP, ready=(ready,), progress=False)
-
-
-@pytest.mark.slow
-def test_every_row_of_the_ablation_is_made_once(study, features, tmp_path, monkeypatch):
-    prepared, held = dataset.open_prepared(make_prepared(tmp_path / "arrays", n=24)), dataset.open_prepared(features)
-    first = study.rows(prepared, held)
-    assert len(first) == 7 and [row["uses"] for row in first.values()][:4] == ["nothing"] * 4
-    assert all(0 <= row["auc"]["value"] <= 1 for row in first.values())
-    logits = [tuple(row["auc"].values()) for row in first.values()]
-    assert len(set(logits)) > 1  # not one network under seven names
-    monkeypatch.setattr(training, "learn_pictures", lambda *a, **k: pytest.fail("taught twice"))
-    assert study.rows(prepared, held) == first
-
-
-def test_relief_is_asked_of_the_depth_head(study, features, tmp_path):
-    prepared, held = dataset.open_prepared(make_prepared(tmp_path / "arrays", n=24)), dataset.open_prepared(features)
-    net = study.encoder(prepared, real.lessons()[0])
-    torch.nn.init.zeros_(net.frame.depth[-1].weight)
-    torch.nn.init.constant_(net.frame.depth[-1].bias, 0.25)  # the same relief everywhere
-    told = real.glance_table(net, held, relief=True)
-    assert np.allclose(told["logit"], np.log(np.sqrt(0.25**2 + 1e-5)), atol=1e-4)
-    assert real.glance_table(net, held)["logit"].std() > 0
-
-
-def test_batch_statistics_become_those_of_the_target(study, features, tmp_path):
-    prepared, held = dataset.open_prepared(make_prepared(tmp_path / "arrays", n=24)), dataset.open_prepared(features)
-    net = study.encoder(prepared, real.lessons()[0])
-    before = {k: v.clone() for k, v in net.frame.state_dict().items()}
-    real.settle(net, held.crops[:, 0])
-    after = net.frame.state_dict()
-    moved = {k.rsplit(".", 1)[1] for k in before if not np.array_equal(before[k], after[k])}
-    assert moved <= {"running_mean", "running_var", "num_batches_tracked"} and "running_mean" in moved
-    assert not net.training
-
-
 def test_scores_of_a_run_are_what_evaluate_reads(features, tmp_path):
     cut = {c: ("dev", "test")[k % 2] for k, c in enumerate(dataset.open_prepared(features).manifest["clip_id"])}
     fold = dataset.resplit(features, tmp_path / "fold", cut)
-    written = training.write_scores(config.released_bundle() / "checkpoint.pt", fold, tmp_path)
+    written = scoring.write_scores(config.released_bundle() / "checkpoint.pt", fold, tmp_path)
     assert [p.name for p in written] == ["scores_dev.csv", "scores_test.csv"]
     assert set(metrics.load_scores(written[1])["is_bonafide"]) <= {0, 1}
 
@@ -267,29 +185,21 @@ def test_scores_of_a_run_are_what_evaluate_reads(features, tmp_path):
 @pytest.mark.slow
 def test_folds_of_stills_train_and_judge_everybody_once(features, tmp_path):
     def settings(fold, out):
-        return training.TrainConfig(fold, out, epochs=1, batch_size=4, modalities=("video",), progress=False)
+        return TrainConfig(fold, out, picture_epochs=1, views=1, epochs=1, modalities=("video",))
 
     held = dataset.open_prepared(features)
     # Both classes in every fold: these nine pretended people are too few to have them by themselves.
     mixed = held.manifest.assign(is_bonafide=np.arange(len(held)) % 2 == 0, video_id=None)
     mixed.to_parquet(held.folder / "manifest.parquet", index=False)
-    scores, checkpoints = real.cross_validate(held.folder, tmp_path, settings, k=4)
+    scores, checkpoints = own_data.cross_validate(held.folder, tmp_path, settings, k=4)
     assert sorted(scores["clip_id"]) == sorted(held.manifest["clip_id"]) and len(checkpoints) == 4
     assert {"fold", "threshold", "margin", "accepted"} <= set(scores)
 
 
-def test_stills_teach_the_encoder_of_plain_crops_alone(features, tmp_path, monkeypatch):
-    taught, held = [], dataset.open_prepared(features)
-    monkeypatch.setattr(training, "learn_pictures", lambda *a, kind, **k: taught.append(kind))
-    net = training.load_checkpoint(config.released_bundle() / "checkpoint.pt")[0]
-    training.teach_encoder(net, held, training.TrainConfig(str(features), str(tmp_path), encoder_epochs=1))
-    assert taught == [training.PLAIN] and net.config.fovea
-
-
 def test_the_stand_in_is_laid_out_as_pictures_of_somebody(tmp_path):
     with pytest.raises(DatasetError, match="notebook 01"):
-        real.simulated_tree(tmp_path / "none", tmp_path / "tree")
-    made = real.simulated_tree(config.samples_dir(), tmp_path / "tree", frames=1)
+        own_data.simulated_tree(tmp_path / "none", tmp_path / "tree")
+    made = own_data.simulated_tree(config.samples_dir(), tmp_path / "tree", frames=1)
     found = adapters.layout("image-folder").find(made, "", adapters.Options())
     kinds = {p.pai_species for p in found if not p.is_bonafide}
     assert len(found) == 8 and "injection" not in kinds and all(p.subject_id and p.video for p in found)

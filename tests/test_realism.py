@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from liveness_utils import realism
+from studies import realism
 
 SIDE = realism.CROP_PX
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from liveness_utils import redteam, simulate
+from liveness_utils import simulate
 from liveness_utils.errors import SimulationError
 from liveness_utils.instruments import instrument
+from studies import redteam
 
 
 def first(species):

@@ -300,36 +300,17 @@ def test_readme_links_lead_somewhere():
             assert (ROOT / target).exists(), target
 
 
-def test_the_second_test_set_gives_what_readme_says_of_it():
-    from liveness_utils import metrics
+def test_readme_says_what_was_measured():
+    from liveness_utils import bundle
+    from liveness_utils.deployment import benchmark
 
+    raw = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = " ".join(raw.split())
+    assert benchmark.markdown(bundle.load(ROOT / "data" / "bundle").metrics["real_world"]) in raw
     held = json.loads((ROOT / "data" / "bundle" / "metrics.json").read_text(encoding="utf-8"))
-    told = metrics.load_scores(ROOT / "data" / "second_test.csv")
-    report = metrics.report(told, threshold=held["test"]["threshold"], replicates=2000, covariates=())
-    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    worst, alone, rejected = report["apcer_worst"], report["without_injection"]["acer"], report["bpcer"]
-    shown = [f"{100 * r['value']:.1f} % [{100 * r['low']:.1f}, {100 * r['high']:.1f}]" for r in (report["acer"], alone)]
-    assert worst["species"] == "injection"
-    assert f"EER ({100 * report['eer']['value']:.1f} %) and BPCER ({rejected['k']} of {rejected['n']})" in text
-    assert (
-        f"{worst['k']} of {worst['n']} injections get through: ACER {shown[0]}, without injections {shown[1]}" in text
-    )
-
-
-def test_the_study_gives_what_readme_says_of_it():
-    held = json.loads((ROOT / "data" / "bundle" / "metrics.json").read_text(encoding="utf-8"))
-    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-
-    def rates(rows, key, *names):
-        return [f"{100 * held[rows][name][key]:.1f}" for name in names]
-
-    three = ("all", "video", "seed_style")
-    known, unknown = rates("ablation", "acer", *three), rates("ablation_without_injection", "acer_known", *three)
-    assert "ACER is {} % with all modalities, {} % with video alone and {} % with".format(*known) in text
-    (depth,) = rates("ablation_without_injection", "acer_known", "video_depth")
-    assert "without injections {}, {} and {} %, and {} % with video".format(*unknown, depth) in text
-    assert all(len(held[r][n]["seeds"]) == 3 for r in ("ablation", "ablation_without_injection") for n in three)
-    assert f"{held['promised']['fewest']} and {held['promised']['most']} do" in text
-    left = held["leave_one_out"]
-    worst = max(left, key=lambda name: left[name]["k"] * (name != "injection"))
-    assert f"{left[worst]['k']:.0f} of {left[worst]['n']:.0f} {worst.replace('_', ' ')}s" in text
+    report = held["test"]
+    worst, alone = report["apcer_worst"], report["without_injection"]["acer"]
+    acers = [f"{100 * r['value']:.1f} % [{100 * r['low']:.1f}, {100 * r['high']:.1f}]" for r in (report["acer"], alone)]
+    assert f"EER {100 * report['eer']['value']:.1f} %, BPCER {report['bpcer']['k']} of {report['bpcer']['n']}" in text
+    assert f"{worst['k']} of {worst['n']} {worst['species'].replace('_', ' ')}" in text
+    assert f"ACER {acers[0]}, without injections {acers[1]}" in text

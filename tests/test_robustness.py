@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_model import G, make_prepared
+from prepared_clips import G, make_prepared
 
 from liveness_utils import dataset as ds
-from liveness_utils import explain, metrics, robustness
-from liveness_utils import model as m
+from liveness_utils import metrics
 from liveness_utils.clips import Clip, Imu
+from liveness_utils.network.fusion import FusionNet, ModelConfig, count_parameters
+from studies import explain, robustness
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +23,9 @@ def prepared(tmp_path_factory) -> ds.Prepared:
 
 
 @pytest.fixture(scope="module")
-def net() -> m.LivenessNet:
+def net() -> FusionNet:
     torch.manual_seed(0)
-    return m.LivenessNet(m.ModelConfig(n_features=G, imu_columns=(G - 1,))).eval()
+    return FusionNet(ModelConfig(n_features=G, imu_columns=(G - 1,))).eval()
 
 
 def _clip(n: int = 30) -> Clip:
@@ -125,8 +126,8 @@ def test_a_sample_holds_every_species(prepared):
 def test_block_table_names_every_weight_but_the_missing_vector(net):
     table = explain.block_table(net)
     loose = net.missing.numel() + net.pair_norm.numel()
-    assert table["parameters"].sum() + loose == m.count_parameters(net)
-    assert table.loc["frame.depth", "output"] == "25 × 1 × 14 × 14"
+    assert table["parameters"].sum() + loose == count_parameters(net)
+    assert table.loc["picture.depth", "output"] == "25 × 1 × 14 × 14"
 
 
 def test_maps_have_their_shapes(net, prepared):

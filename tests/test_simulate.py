@@ -9,17 +9,18 @@ import pandas as pd
 import pytest
 
 from liveness_utils import instruments as pai
-from liveness_utils import landmarks, motion, physics, simulate
+from liveness_utils import landmarks, motion, simulate
 from liveness_utils.clips import load_clip, load_truth, read_manifest, validate_clip
 from liveness_utils.config import SPLITS, profile
 from liveness_utils.devices import DEVICES
 from liveness_utils.errors import SimulationError
 from liveness_utils.head_model import REGIONS
+from studies import physics
 
 FULL = simulate.spec_table(simulate.plan("full", 0))
 # one clip of every species and four bona fide ones
 TINY = replace(
-    profile("quick"), name="tiny", data="tiny", subjects=(2, 0, 0, 0), bona_fide_clips=(4, 0, 0, 0),
+    profile("quick"), name="tiny", subjects=(2, 0, 0, 0), bona_fide_clips=(4, 0, 0, 0),
     attack_clips=(1, 0, 0, 0),
 )  # fmt: skip
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from liveness_utils import leaks
 from liveness_utils.instruments import SPECIES
+from studies import leaks
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 

@@ -7,9 +7,10 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-from test_model import G, make_prepared
+from prepared_clips import G, make_prepared
 
-from liveness_utils import dataset, metrics, model, training
+from liveness_utils import dataset, metrics
+from liveness_utils.network import fusion, scoring, training
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("0[56]_*.ipynb"))
 
@@ -28,8 +29,8 @@ def page(tmp_path_factory) -> dict:
     """What the reader's kernel holds at the end of the page."""
     torch.manual_seed(0)
     prepared = dataset.open_prepared(make_prepared(tmp_path_factory.mktemp("page") / "arrays", n=24))
-    net = model.build(model.ModelConfig(n_features=G, imu_columns=(G - 1,))).eval()
-    return {"prepared": prepared, "net": net, "np": np, "training": training, "metrics": metrics}
+    net = fusion.build(fusion.ModelConfig(n_features=G, imu_columns=(G - 1,))).eval()
+    return {"prepared": prepared, "net": net, "np": np, "training": training, "scoring": scoring, "metrics": metrics}
 
 
 @pytest.mark.parametrize("block", list(solutions()))

@@ -9,12 +9,13 @@ import sys
 
 import numpy as np
 import pytest
-from test_model import make_prepared
+from prepared_clips import make_prepared
 
-from liveness_utils import cli, clips, config, metrics, pictures, training
+from liveness_utils import cli, clips, config, metrics, pictures
 from liveness_utils import dataset as ds
-from liveness_utils import model as m
 from liveness_utils.instruments import SPECIES
+from liveness_utils.network import training
+from liveness_utils.network.fusion import load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -45,21 +46,20 @@ def run_of(data, folder):
 def singles(tmp_path_factory):
     """Sixteen pictures as `pictures.prepare` leaves them, of noise: here it only counts that they are dealt."""
     folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
-    for kind in ("", "foveated_"):
-        np.save(folder / f"{kind}crops.npy", rng.integers(0, 255, (16, 112, 112, 3), np.uint8))
-        np.save(folder / f"{kind}depth.npy", np.zeros((16, 14, 14), np.float16))
+    np.save(folder / "crops.npy", rng.integers(0, 255, (16, 112, 112, 3), np.uint8))
+    np.save(folder / "depth.npy", np.zeros((16, 14, 14), np.float16))
     np.save(folder / "species.npy", np.arange(16) % len(SPECIES))
     config.write_json(folder / "index.json", pictures.mark(16))
     return folder
 
 
 def arguments(data, out, *more):
-    return ["train", "--data", str(data), "--out", str(out), "--epochs", "1", "--encoder-epochs", "1", "--workers", "0", *more]  # fmt: skip
+    return ["train", "--data", str(data), "--out", str(out), "--epochs", "1", "--picture-epochs", "1", "--workers", "0", *more]  # fmt: skip
 
 
 @pytest.mark.slow
 def test_two_processes_by_the_command_line_train_like_one(data, tmp_path):
-    ways = {"one": ("--batch-size", "8"), "two": ("--batch-size", "4", "--devices", "2", "--strategy", "ddp")}
+    ways = {"one": (), "two": ("--devices", "2", "--strategy", "ddp")}
     held = {}
     for name, options in ways.items():
         out = run_of(data, tmp_path / name)
@@ -72,47 +72,24 @@ def test_two_processes_by_the_command_line_train_like_one(data, tmp_path):
         assert done.stdout.split()[-3:] == [
             str(out / n) for n in ("checkpoints/checkpoint.pt", "scores_dev.csv", "scores_test.csv")
         ]
-        held[name] = m.load_checkpoint(out / "checkpoints" / "checkpoint.pt")[1]["val_loss"]
+        held[name] = load_checkpoint(out / "checkpoints" / "checkpoint.pt")[1]["val_loss"]
         assert len(metrics.load_scores(out / "scores_test.csv")) == 8
     assert held["one"] == pytest.approx(held["two"], rel=0.5)
 
 
 @pytest.mark.slow
-def test_pictures_join_the_first_lesson_and_training_can_start_from_a_checkpoint(data, singles, tmp_path):
+def test_pictures_join_in_and_training_can_start_from_a_checkpoint(data, singles, tmp_path):
     out = run_of(data, tmp_path / "mixed")
     assert cli.main(arguments(data, out, "--pictures", str(singles), "--modalities", "video")) == 0
     checkpoint = out / "checkpoints" / "checkpoint.pt"
-    told = m.load_checkpoint(checkpoint)[1]["training"]
-    # One pass of the lesson's first half, and three walks of the other, for each of two encoders.
-    assert told["pictures"] == pictures.mark(16) and len(training.encoder_log(checkpoint)) == 8
-    # Fine-tuned, the encoder has a lesson only where there are pictures.
-    for name, more, lessons in (("plain", (), 0), ("with", ("--pictures", str(singles)), 6)):
-        tuned = run_of(data, tmp_path / name)
-        assert cli.main(arguments(data, tuned, "--start", str(checkpoint), "--modalities", "video", *more)) == 0
-        assert len(training.encoder_log(tuned / "checkpoints" / "checkpoint.pt")) == lessons
+    told = load_checkpoint(checkpoint)[1]["training"]
+    assert told["pictures"] == pictures.mark(16) and len(training.training_log(checkpoint, "pictures")) == 1
+    tuned = run_of(data, tmp_path / "tuned")
+    assert cli.main(arguments(data, tuned, "--start", str(checkpoint), "--modalities", "video")) == 0
+    assert load_checkpoint(tuned / "checkpoints" / "checkpoint.pt")[1]["training"]["start"]
 
 
 def test_a_folder_without_pictures_is_refused_in_a_sentence(data, tmp_path, capsys):
     out = run_of(data, tmp_path)
     assert cli.main(arguments(data, out, "--pictures", str(tmp_path / "none"))) == cli.FAILED
     assert "no finished pictures" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("own", [False, True])
-def test_a_study_makes_the_pictures_that_some_of_its_rows_learn_from(own, singles, tmp_path, monkeypatch):
-    """Rows that must not take the shipped encoders teach their own; one's own clips are not mixed with pictures."""
-    asked, studied = [], {}
-
-    def prepare(folder, count, **options):
-        asked.append((count, options["seed"]))
-        folder.symlink_to(singles)
-
-    monkeypatch.setattr(pictures, "prepare", prepare)
-    monkeypatch.setattr(ds, "prepare", lambda *a, **k: None)
-    monkeypatch.setattr(training, "run_study", lambda sizes, settings, *a, **k: studied.update(vars(settings)) or [])
-    where = ["--data", str(tmp_path)] if own else []
-    assert cli.main(["train", "--study", "--profile", "study", "--out", str(tmp_path / "run"), *where]) == 0
-    sizes = config.profile("study")
-    assert asked == ([] if own else [(sizes.pictures, 1)])
-    assert studied["encoder_start"] == str(config.shipped_encoder())
-    assert studied["pictures"] == ("" if own else str(tmp_path / "run" / "pictures"))

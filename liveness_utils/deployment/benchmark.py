@@ -7,7 +7,7 @@ disjoint: nobody who teaches a head is tested.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -130,10 +130,14 @@ def untouched(prepared: ds.Prepared, bundle: bundles.Bundle, settings: Settings)
 
 
 def videos(prepared: ds.Prepared) -> np.ndarray:
-    """Name of the video of each clip or still, (n,) str: its own where the data names none."""
+    """Name of the video of each clip or still, (n,) str: its own where the data names none.
+
+    Some data sets number living and attack videos alike: the class is part of the name.
+    """
     manifest = prepared.manifest
     named = manifest["video_id"] if "video_id" in manifest else pd.Series(pd.NA, manifest.index)
-    return named.astype("string").fillna(manifest["clip_id"].astype("string")).to_numpy(str)
+    kind = np.where(prepared.labels == 1, "", " (attack)")
+    return (named.astype("string") + kind).fillna(manifest["clip_id"].astype("string")).to_numpy(str)
 
 
 def frames_of(prepared: ds.Prepared, encoder: Any) -> Frames:
@@ -228,6 +232,33 @@ def to_dict(results: Sequence[Result]) -> dict[str, Any]:
         r.name: {"untouched": r.untouched, "taught": None if r.taught is None else r.taught.to_dict("records"), "note": r.note}
         for r in results
     }  # fmt: skip
+
+
+def markdown(measured: Mapping[str, Any]) -> str:
+    """Measurements as a Markdown table, for a model card: a row a data set and a column a number of people who taught.
+
+    Args:
+        measured: of `to_dict`.
+    """
+    counts = sorted({row["people"] for held in measured.values() for row in held["taught"] or ()})
+    columns = ["data", "videos, people", "AUC by video", "EER", "BPCER", "APCER, worst species"]
+    columns += [f"EER, taught by {n}" for n in counts]
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    for name, held in measured.items():
+        bare, rates = (
+            held["untouched"],
+            {k: metrics.Rate(r["k"], r["n"]) for k, r in held["untouched"]["rates"].items()},
+        )
+        worst = next(k for k in rates if k.startswith("APCER worst"))
+        cells = [name, f"{bare['videos']}, {bare['auc']['people']}", str(real.Auc(**bare["auc"])), f"{100 * bare['eer']:.1f} %",
+                 real.short(rates["BPCER"]), f"{worst[13:-1]}: {real.short(rates[worst])}"]  # fmt: skip
+        for n in counts:
+            taught = [r for r in held["taught"] or () if r["people"] == n and r["left_out"] == ALL]
+            cells += [
+                f"{100 * r['eer']:.1f} % [{100 * r['eer_low']:.0f}, {100 * r['eer_high']:.0f}]" for r in taught
+            ] or ["–"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def write_figures(results: Sequence[Result], folder: str | os.PathLike) -> list[Path]:

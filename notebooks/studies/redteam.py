@@ -97,8 +97,8 @@ def measure(
     import pandas as pd
 
     from liveness_utils.config import write_json
-    from liveness_utils.model import load_checkpoint
-    from liveness_utils.robustness import scores
+    from liveness_utils.network.fusion import load_checkpoint
+    from studies.robustness import scores
 
     net, _ = load_checkpoint(checkpoint)
     folder = Path(out_dir) / hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()[:12]
@@ -138,7 +138,8 @@ def _seen(plan: tuple) -> tuple[tuple, tuple]:
     """Make the clip, write it as any clip is written, and measure what the network would see of it."""
     import cv2
 
-    from liveness_utils import clips, robustness, simulate
+    from liveness_utils import clips, simulate
+    from studies import robustness
 
     cv2.setNumThreads(1)
     name, level, spec = plan

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from liveness_utils.clips import Clip, Imu
     from liveness_utils.dataset import Prepared
     from liveness_utils.landmarks import Landmarker
-    from liveness_utils.model import LivenessNet
+    from liveness_utils.network.fusion import FusionNet
 
 CLEAN = ("clean", 0.0)
 _APART = 1e-3  # s between two frames at least
@@ -204,7 +204,7 @@ def _batch(data_dir: str, todo: Sequence[tuple], seed: int) -> list[tuple[str, d
         return [(clip.clip_id, perturbed_inputs(clip, wanted, landmarker, seed)) for clip, wanted in loaded]
 
 
-def scores(net: LivenessNet, found: Sequence[tuple[inputs.ClipInputs, str]], batch_size: int = 8) -> np.ndarray:
+def scores(net: FusionNet, found: Sequence[tuple[inputs.ClipInputs, str]], batch_size: int = 8) -> np.ndarray:
     """P(bona fide) of some inputs, (n,); NaN where a reason forbids a decision."""
     import torch
 
@@ -263,7 +263,7 @@ def measure(
         manifest's columns.
     """
     from liveness_utils.config import write_json
-    from liveness_utils.model import load_checkpoint
+    from liveness_utils.network.fusion import load_checkpoint
 
     net, _ = load_checkpoint(checkpoint)
     folder = Path(out_dir) / _mark(checkpoint, seed)
@@ -312,7 +312,7 @@ def _collected(held: dict, rows, wanted):
     return pd.DataFrame(found).astype({"score": float}).merge(rows, on="clip_id", how="left")
 
 
-def after_frames(net: LivenessNet, prepared: Prepared, rows: np.ndarray, seen: Sequence[int] = (5, 10, 15, 20, 25)):
+def after_frames(net: FusionNet, prepared: Prepared, rows: np.ndarray, seen: Sequence[int] = (5, 10, 15, 20, 25)):
     """Scores after the first few frames of clips, as a shorter recording would give them.
 
     The gates are left aside, which would refuse clips under two seconds.
@@ -326,7 +326,7 @@ def after_frames(net: LivenessNet, prepared: Prepared, rows: np.ndarray, seen: S
     import pandas as pd
     import torch
 
-    from liveness_utils.explain import clip_tensors
+    from studies.explain import clip_tensors
 
     columns = ["clip_id", "subject_id", "is_bonafide", "pai_species"]
     table = prepared.manifest.assign(pai_species=prepared.species_names)

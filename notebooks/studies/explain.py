@@ -15,15 +15,14 @@ from torch import Tensor, nn
 
 from liveness_utils import inputs
 from liveness_utils.dataset import Prepared
-from liveness_utils.model import count_parameters
+from liveness_utils.network.encoder import CHANNELS, SIDES
+from liveness_utils.network.fusion import count_parameters
 
-# Attribute paths of LivenessNet's blocks, in the order in which data passes them.
+# Attribute paths of FusionNet's blocks, in the order in which data passes them.
 BLOCKS = (
-    "frame.fine", "frame.middle", "frame.coarse", "frame.lateral_fine", "frame.lateral_middle",
-    "frame.cbam", "frame.depth", "frame.widen", "frame.embed", "glance", "fovea", "fovea_glance", "picture",
-    "features.mlp", "features.motion",
-    "imu.conv", "imu.embed", "imu.motion", "watch", "input_gates", "state_gates", "judge", "liveness",
-    "species", "motion_judge", "consistency",
+    "picture.lateral_fine", "picture.lateral_middle", "picture.cbam", "picture.depth", "picture.embed",
+    "picture.flat", "picture.mask", "picture.species", "features.mlp", "features.motion", "imu.conv", "imu.embed", "imu.motion", "temporal",
+    "input_gates", "state_gates", "judge", "consistency", "liveness", "species",
 )  # fmt: skip
 
 
@@ -60,6 +59,9 @@ def block_table(net: nn.Module) -> pd.DataFrame:
         for hook in hooks:
             hook.remove()
     rows = [(name, *shapes[name], count_parameters(blocks[name])) for name in names]
+    maps = [f"{inputs.FRAMES} × {c} × {side} × {side}" for c, side in zip(CHANNELS, SIDES, strict=True)]
+    frames = " × ".join(str(n) for n in zeros[0].shape[1:])
+    rows.insert(0, ("encoder (frozen)", frames, ", ".join(maps), count_parameters(net.encoder)))
     return pd.DataFrame(rows, columns=["block", "input", "output", "parameters"]).set_index("block")
 
 
@@ -74,8 +76,8 @@ def _note(shapes: dict, name: str):
 def attention_maps(net: nn.Module, prepared: Prepared, row: int, frames: np.ndarray) -> np.ndarray:
     """CBAM's spatial weights over some frames of a clip, (f, 14, 14) in 0..1."""
     with torch.inference_mode():
-        crops = torch.from_numpy(np.array(prepared.crops[row])).float() / 255.0
-        return net.attention(crops).numpy()[frames]
+        crops = torch.from_numpy(np.array(prepared.crops[row][frames])).float() / 255.0
+        return net.look(crops)["attention"].numpy()
 
 
 def saliency(net: nn.Module, prepared: Prepared, row: int, smooth: float = 2.0) -> np.ndarray:
