@@ -17,10 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from liveness_utils.clips import NETWORK_FRAMES as FRAMES
+from liveness_utils.clips import NETWORK_RATE as RATE
 from liveness_utils.config import plain
 from liveness_utils.errors import BundleError
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "bundle.json"
 REQUIRED = ("model.tflite", "step.tflite", "bundle.json", "selftest.npz")
 SELFTEST_TOLERANCE = {"float32": 1e-3, "float16": 0.05, "weight_only": 1e-3}
@@ -32,7 +34,6 @@ PATTERNS = {
 }
 
 
-FRAMES = 25  # of a whole clip
 SHORT = (13, 19)  # frames of shorter ones that have thresholds of their own: 1.2 and 1.8 s
 
 
@@ -59,7 +60,7 @@ def short_name(pattern: str, frames: int) -> str:
     >>> short_name("video", 19)
     'video, 1.8 s'
     """
-    return f"{pattern}, {(frames - 1) / 10:g} s"
+    return f"{pattern}, {(frames - 1) / RATE:g} s"
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Bundle:
         preprocessing: crop margin and size, colour order, value range, frames, rate, IMU window.
         feature_names: (G,) in the order of the input. feature_fill: (G,) stands in for a value
             that was not measured. species: names of the species head's outputs.
-        thresholds: by name (apcer5 …), then by modalities present (see PATTERNS): a
+        thresholds: by name (apcer5 …), then by modalities present and length (see `pattern_name`): a
             `metrics.Threshold` as a dict. target: the name in use. quality: `QualityLimits`.
         metrics: test results by split. versions: of code and data. variants: name to size, parity
             and operators of every model that was exported.
@@ -321,8 +322,8 @@ def open_clip_model(bundle: Bundle, threads: int = 1) -> TfliteModel | OnnxModel
 
 
 def open_step_model(bundle: Bundle, threads: int = 1) -> TfliteModel | OnnxModel:
-    """The bundle's per-frame model: TFLite, or ONNX where only onnxruntime is installed."""
-    return _first_that_opens(bundle, ("step.tflite", "step.onnx"), threads)
+    """The bundle's per-frame model, TFLite alone; a clip under 2.4 s is judged by it, too."""
+    return _first_that_opens(bundle, ("step.tflite",), threads)
 
 
 def _first_that_opens(bundle: Bundle, names: tuple[str, ...], threads: int) -> TfliteModel | OnnxModel:
@@ -358,7 +359,7 @@ def write_selftest(folder: str | os.PathLike, clip_inputs: Mapping[str, np.ndarr
 
 
 def run_steps(model: TfliteModel | OnnxModel, frames, features, imu, presence) -> dict[str, np.ndarray]:
-    """Stream a clip's 25 frames through a step model; returns the outputs after the last one."""
+    """Stream a clip's frames through a step model; returns the outputs after the last one."""
     shapes = model.input_shapes
     state = {k: np.zeros(shapes[k], np.float32) for k in ("h", "c")}
     out: dict[str, np.ndarray] = {}

@@ -202,7 +202,7 @@ class Paths:
 
     @property
     def pictures(self) -> Path:
-        """Single pictures for the encoder."""
+        """Single pictures for the picture head."""
         return self.run / "pictures"
 
     @property

@@ -32,7 +32,7 @@ from liveness_utils import inputs, metrics
 from liveness_utils.bundle import Bundle
 from liveness_utils.errors import BundleError, ModelError
 from liveness_utils.network.encoder import Encoder
-from liveness_utils.network.fusion import FusionNet, StepNet, load_checkpoint
+from liveness_utils.network.fusion import OUTPUTS, FusionNet, StepNet, load_checkpoint
 from liveness_utils.network.picture_training import opinions
 from liveness_utils.network.scoring import score, score_table
 
@@ -40,7 +40,6 @@ VARIANTS = ("float32", "float16", "weight_only", "dynamic", "int8", "mixed")
 STEP_VARIANT = "float16"  # of the step model that ships: half the size; weights of 8 bits shift its opinions by 0.2
 OPSET = 18
 SMALL = 256  # values; what is not larger stays float32 in `halve_onnx`
-OUTPUT_ORDER = ("logit", "species", "consistency", "pixels", "depth", "embedding")
 # What holds most weights and bears rounding best; attention, fusion and recurrence
 # stay float, with weights of 16 bits.
 INT8_SCOPES = (".*InvertedResidual.*", ".*NormActivation.*")  # the frozen encoder
@@ -100,21 +99,11 @@ def calibration_rows(prepared: ds.Prepared, n: int, seed: int = 0) -> np.ndarray
     return np.sort(order[np.argsort(rank, kind="stable")][:n])
 
 
-@torch.inference_mode()
-def step_samples(net: FusionNet, samples: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
-    """Inputs of single steps out of clips: the first, a middle and the last frame of each."""
-    out = []
-    for sample in samples:
-        clip = {k: torch.from_numpy(v) for k, v in sample.items()}
-        h, c = net.initial_state(1)
-        for t in range(clip["frames"].shape[1]):
-            now = {"frame": clip["frames"][:, t], "features": clip["features"][:, t], "imu": clip["imu"][:, t]}
-            fed = {**now, "presence": clip["presence"], "h": h, "c": c}
-            if t in (0, 12, 24):
-                out.append({k: v.numpy() for k, v in fed.items()})
-            result = net.step(**fed)
-            h, c = result["h"], result["c"]
-    return out
+def _first_step(net: FusionNet, sample: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What `StepNet` takes of a clip's first frame, by name."""
+    now = {"frame": sample["frames"][:, 0], "features": sample["features"][:, 0], "imu": sample["imu"][:, 0]}
+    h, c = (x.numpy() for x in net.initial_state(1))
+    return {**now, "presence": sample["presence"], "h": h, "c": c}
 
 
 # ------------------------------------------------------------------------------------- conversions
@@ -187,12 +176,11 @@ def to_onnx(net: nn.Module, sample: Mapping[str, np.ndarray], path: str | os.Pat
     """
     from onnx_ir.passes import Sequential, common
 
-    names = [*OUTPUT_ORDER, "h", "c"] if isinstance(net, StepNet) else list(OUTPUT_ORDER)
     tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in sample.items()}
     with silent():
         program = torch.onnx.export(
             net, (), kwargs=tensors, dynamo=True, opset_version=OPSET, external_data=False,
-            verbose=False, output_names=names,
+            verbose=False, output_names=list(OUTPUTS),
         )  # fmt: skip
         tidy = Sequential(
             common.ClearMetadataAndDocStringPass(), common.DeduplicateInitializersPass(size_limit=1 << 20)
@@ -530,7 +518,7 @@ def rewrite(description: Bundle, **changes: Any) -> Bundle:
 def _convert_all(net, samples, folder: Path, variants: Sequence[str], onnx_int8: bool) -> dict[str, dict]:
     from joblib import Parallel, delayed
 
-    stepwise, shown = StepNet(net).eval(), step_samples(net, samples[:1])[0]
+    stepwise, shown = StepNet(net).eval(), _first_step(net, samples[0])
     # Each converter is one long thread; the longest first.
     first, step, _ = Parallel(n_jobs=2, max_nbytes=None)([
         delayed(to_tflite)(net, samples[0], folder / "clip_float32.tflite"),
@@ -640,7 +628,7 @@ def dev_thresholds(
         as `thresholds_of`.
     """
     net, tables = load_checkpoint(checkpoint)[0], {}
-    seen = opinions(net, prepared, np.zeros(0, int), 0, 0, progress=progress).plain  # looked at once for all patterns
+    seen = opinions(net, prepared, prepared.rows(split), progress=progress).plain  # once for all patterns
     for key, pattern in bundles.PATTERNS.items():
         modalities = [m for m, on in zip(inputs.MODALITIES, key, strict=True) if on]
         for frames in (bundles.FRAMES, *bundles.SHORT):
@@ -705,13 +693,13 @@ def model_card(description: Bundle) -> str:
 
 CARD = """# Face liveness, {variant}
 
-Judges 2.5 s of video of one face, with landmarks and a phone's IMU where they are there, and
+Judges 2.5 s of video of one face, or at least 1.2 s at stricter thresholds, with landmarks and a phone's IMU where they are there, and
 answers P(bona fide). Score at or above the threshold: bona fide.
 
 ## On real faces
 
 The bundle as it ships, and a linear head on its frozen embedding that so many people taught (nobody who taught is
-tested; intervals of AUC over people, of EER over draws of people). Made by `liveness benchmark`; data sets in data/README.md.
+tested; intervals of AUC over people, of EER over draws of people). Made by `liveness benchmark`; the data sets are named in data/README.md.
 
 {real}
 

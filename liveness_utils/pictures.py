@@ -23,7 +23,6 @@ from liveness_utils import inputs
 from liveness_utils.clips import clip_id_for, read_video, write_video
 from liveness_utils.config import write_json
 from liveness_utils.devices import DEVICES, DeviceProfile
-from liveness_utils.errors import ConfigError
 from liveness_utils.face_photo import photos_mark, portraits
 from liveness_utils.instruments import INSTRUMENTS_PER_SPECIES, SPECIES
 from liveness_utils.landmarks import face_box, face_crop
@@ -37,14 +36,13 @@ PEOPLE, ROOMS = 4, 4  # of a group of 64 pictures
 GROUP = sum(MIX.values())
 _ARRAYS = ("crops", "depth", "species")
 _GROUPS_A_TASK = 6
-CAMERAS = ("varied", "clips")  # cameras of all kinds, or those of the training clips as they are
 
 
 @dataclass(frozen=True)
 class Pictures:
     """Arrays of single pictures: crops (n, 112, 112, 3) uint8, depth (n, 14, 14) float16, species (n,) int64.
 
-    `mark` names the very pictures: version, generator, count, seed, and cameras and photos where they are not the usual.
+    `mark` names the very pictures: version, generator, count, seed, and photos where there are any.
     """
 
     crops: np.ndarray
@@ -54,12 +52,6 @@ class Pictures:
 
     def __len__(self) -> int:
         return len(self.species)
-
-    def first(self, count: int) -> Pictures:
-        """The first `count` pictures or a few less: whole groups, hence those of a folder that was made with so many."""
-        size = min(len(self), max(1, count // GROUP) * GROUP)
-        first = {name: getattr(self, name)[:size] for name in _ARRAYS}
-        return Pictures(**first, mark=self.mark | {"count": size})
 
 
 def plan(count: int, seed: int = 0, photos: str = "") -> list[list[ClipSpec]]:
@@ -119,18 +111,18 @@ def varied(device: DeviceProfile, rng: np.random.Generator) -> DeviceProfile:
     return replace(device, sensor=sensor, crf=int(rng.integers(16, 36)))
 
 
-def picture(spec: ClipSpec, cameras: str = "varied") -> tuple[np.ndarray, ...]:
+def picture(spec: ClipSpec) -> tuple[np.ndarray, ...]:
     """Make one picture.
 
     Args:
-        spec: from `plan`. cameras: of CAMERAS.
+        spec: from `plan`.
 
     Returns:
         Face crop (112, 112, 3) uint8 and depth target (14, 14) float16, see `dataset.depth_target`. The box is that
         of the true landmarks.
     """
     rng = np.random.default_rng([spec.seed, 37, spec.number])
-    camera = varied(DEVICES[spec.device], rng) if cameras == "varied" else DEVICES[spec.device]
+    camera = varied(DEVICES[spec.device], rng)
     clip = still(spec, camera)
     clip = replace(clip, frames=_through_codec(clip.frames, camera))
     box = face_box(clip.truth.landmarks[0])
@@ -143,9 +135,9 @@ def _through_codec(frames: np.ndarray, camera: DeviceProfile) -> np.ndarray:
         return read_video(path)[0]
 
 
-def _make(specs: Sequence[ClipSpec], cameras: str) -> dict[str, np.ndarray]:
+def _make(specs: Sequence[ClipSpec]) -> dict[str, np.ndarray]:
     """Arrays of some pictures, in their order."""
-    made = zip(*(picture(spec, cameras) for spec in specs), strict=True)
+    made = zip(*(picture(spec) for spec in specs), strict=True)
     kinds = [SPECIES.index(spec.species) for spec in specs]
     return {"species": np.array(kinds)} | {name: np.array(m) for name, m in zip(("crops", "depth"), made, strict=True)}
 
@@ -155,7 +147,6 @@ def prepare(
     count: int,
     *,
     seed: int = 0,
-    cameras: str = "varied",
     photos: str | os.PathLike | None = None,
     workers: int = 2,
     progress: bool = True,
@@ -164,7 +155,7 @@ def prepare(
 
     Args:
         out_dir: folder of crops.npy, depth.npy, species.npy and, when complete, index.json.
-        count: how many. seed: of the data set. cameras: ``varied``, or ``clips`` for those of the training clips.
+        count: how many. seed: of the data set.
         photos: folder of portraits that half of the people are lifted from (`faces.faces_from_photos`).
         workers: processes. progress: show a bar.
 
@@ -172,14 +163,13 @@ def prepare(
         out_dir.
 
     Raises:
-        ConfigError: unknown cameras.
         FaceError: the folder of photos shows nobody.
     """
     from joblib import Parallel, delayed
     from tqdm.auto import tqdm
 
     out = Path(out_dir)
-    wanted = mark(count, seed, cameras, photos)
+    wanted = mark(count, seed, photos)
     if _mark_of(out) == wanted:
         return out
     if photos:
@@ -189,7 +179,7 @@ def prepare(
     groups = plan(count, seed, str(photos or ""))
     # Long tasks: a worker whose caches have grown is replaced after a task, and a new one compiles first.
     tasks = [sum(groups[k : k + _GROUPS_A_TASK], []) for k in range(0, len(groups), _GROUPS_A_TASK)]
-    made = Parallel(n_jobs=workers, return_as="generator")(delayed(_make)(task, cameras) for task in tasks)
+    made = Parallel(n_jobs=workers, return_as="generator")(delayed(_make)(task) for task in tasks)
     parts = list(tqdm(made, total=len(tasks), desc="pictures", unit="task", disable=not progress))
     for name in parts[0]:
         np.save(out / f"{name}.npy", np.concatenate([part[name] for part in parts]))
@@ -197,18 +187,13 @@ def prepare(
     return out
 
 
-def mark(count: int, seed: int = 0, cameras: str = "varied", photos: str | os.PathLike | None = None) -> dict:
+def mark(count: int, seed: int = 0, photos: str | os.PathLike | None = None) -> dict:
     """What makes pictures these very ones, as their folder keeps it; photographs by their names and sizes.
 
     Raises:
-        ConfigError: unknown cameras.
         FaceError: there are no photos.
     """
-    if cameras not in CAMERAS:
-        raise ConfigError(f"Unknown cameras {cameras!r}: choose one of {', '.join(CAMERAS)}.")
     told = {"version": VERSION, "generator": GENERATOR_VERSION, "count": count, "seed": seed}
-    if cameras != "varied":
-        told["cameras"] = cameras
     return told | ({"photos": photos_mark(photos)} if photos else {})
 
 

@@ -480,7 +480,7 @@ class LivenessSession:
         return {k: 1e3 * v for k, v in self._spent.items()} | {"frames": float(self._pushed)}
 
     def verdict(self) -> Verdict:
-        """Decide on the last 2.5 s.
+        """Decide on the last 2.5 s, or on all there is from 1.2 s on.
 
         Returns:
             a `Verdict`; whatever fails on the way is a reason for no decision.

@@ -14,8 +14,10 @@ import shutil
 from pathlib import Path
 
 import nbformat
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
+PHOTOGRAPHS = 250_000  # bytes; a figure that is larger holds photographs
 WIDGET = "application/vnd.jupyter.widget-view+json"  # opens dead on the web
 START, END = "<!-- minutes:start -->", "<!-- minutes:end -->"
 
@@ -45,8 +47,19 @@ def publish_notebooks(run: Path) -> None:
 
 
 def publish_figures(run: Path) -> None:
-    for source in sorted((run / "figures").glob("*.p[dn][fg]")):
-        shutil.copy2(source, ROOT / "figures" / source.name)
+    """Copy the figures; of sheets of photographs, which lines cannot be drawn of, a PNG of two thirds the size alone."""
+    for source in sorted((run / "figures").glob("*.png")):
+        target, pdf = ROOT / "figures" / source.name, source.with_suffix(".pdf")
+        photographs = max(source.stat().st_size, pdf.stat().st_size) > PHOTOGRAPHS
+        if photographs:
+            picture = Image.open(source).convert("RGB")
+            picture.resize([2 * side // 3 for side in picture.size], Image.Resampling.LANCZOS).save(
+                target, optimize=True
+            )
+            target.with_suffix(".pdf").unlink(missing_ok=True)
+        else:
+            shutil.copy2(source, target)
+            shutil.copy2(pdf, target.with_suffix(".pdf"))
 
 
 def publish_bundle(run: Path, real_world: Path | None) -> None:

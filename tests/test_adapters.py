@@ -471,3 +471,11 @@ def test_every_fold_has_both_classes_where_enough_people_have(seed):
         found = table.assign(split=table["clip_id"].map(cut))
         assert (found.groupby("split")["is_bonafide"].nunique() == 2).all() and found["split"].nunique() == 4
         assert (found.groupby("subject_id")["split"].nunique() == 1).all()
+
+
+def test_living_and_attack_videos_of_one_number_are_two(tmp_path):
+    for label in ("real", "fake"):
+        picture(tmp_path / label / "a.png", 0)
+    table = pd.DataFrame({"file": ["real/a.png", "fake/a.png"], "subject": "7", "video": "1"})
+    table.to_csv(tmp_path / "images.csv", index=False)
+    assert len({p.video for p in listed("image-folder", tmp_path)}) == 2

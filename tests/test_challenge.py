@@ -244,4 +244,5 @@ def test_the_solution_in_notebook_08_does_what_it_says(person):
     exec(code.split("\n\nswept =")[0], names)
     swept = person["sweep"]
     assert names["taken_for"](swept, swept.clip.imu).startswith("challenge failed: not asked for: sweep")
-    assert names["taken_for"](swept, None).startswith("challenge failed")
+    assert names["taken_for"](swept, None).startswith("challenge failed: not asked for: sweep")  # the room tells it
+    assert "sweep" in ch.PROMPTS and "sweep" not in ch.WITHOUT_IMU

@@ -93,3 +93,12 @@ def test_a_little_noise_makes_no_forged_record_pass(judge):
     clip = sample("injection")
     noise = np.random.default_rng(0).normal(0, 0.1, clip.imu.accel.shape).astype(np.float32)
     assert judge(replace(clip, imu=replace(clip.imu, accel=clip.imu.accel + noise))).decision != "bona_fide"
+
+
+@pytest.mark.parametrize("species", NAMES.index)
+def test_a_shorter_cut_changes_no_verdict(evidence, judge, species):
+    judge.forget()
+    clip, wanted = sample(species), "bona_fide" if species == "bona_fide" else "attack"
+    for seconds in (1.22, 1.82):
+        for kept in (clip.t <= seconds, clip.t >= clip.t[-1] - seconds):
+            assert judge(evidence.keep_frames(clip, kept)).decision == wanted, seconds

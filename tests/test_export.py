@@ -195,7 +195,7 @@ def test_a_missing_file_is_refused(copy):
         bundles.load(copy)
 
 
-@pytest.mark.parametrize("change", [{"format": 99}, {"format": None}])
+@pytest.mark.parametrize("change", [{"format": 99}, {"format": 1}, {"format": None}])
 def test_another_version_is_refused(copy, change):
     (copy / "bundle.json").write_text(json.dumps(_content(copy) | change))
     with pytest.raises(BundleError, match="format"):
@@ -279,11 +279,34 @@ def test_another_variant_can_be_shipped(made, copy):
         export.ship(shipped, "int4", sample)
 
 
-def test_a_lean_encoder_changes_no_output(made):
-    net, _ = load_checkpoint(made[2])
-    pictures = torch.rand(2, 112, 112, 3)
-    fast = export.lean(net)
-    assert not [m for m in fast.encoder.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    with torch.inference_mode():
-        for ours, theirs in zip(fast.encoder.maps(pictures), net.encoder.maps(pictures), strict=True):
-            torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3)
+def test_thresholds_of_a_length_are_chosen_on_so_many_frames(made, monkeypatch):
+    asked, score = [], export.score
+
+    def watched(*given, **options):
+        asked.append((len(options["modalities"]), options["frames"]))
+        return score(*given, **options)
+
+    monkeypatch.setattr(export, "score", watched)
+    export.dev_thresholds(made[2], ds.open_prepared(made[0]))
+    assert sorted(asked) == sorted((m, n) for m in (1, 2, 2, 3) for n in (25, 19, 13))
+
+
+def _kinds(made, variant: str) -> list[tuple[str, type]]:
+    """Operators of a converted file with the type of their first input."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    model = Interpreter(str(made[1] / "variants" / f"clip_{variant}.tflite"))
+    kind = {d["index"]: d["dtype"] for d in model.get_tensor_details()}
+    return [(op["op_name"], kind[op["inputs"][0]]) for op in model._get_ops_details()]
+
+
+def test_of_the_whole_integer_model_divisions_and_roots_stay_float(made):
+    kinds = _kinds(made, "int8")
+    assert {k for name, k in kinds if name in ("DIV", "SQRT")} == {np.float32}
+    assert {k for name, k in kinds if name == "CONV_2D"} == {np.int8}
+
+
+def test_of_the_mixed_model_the_encoder_alone_is_integer(made):
+    kinds = _kinds(made, "mixed")
+    assert sum(k == np.int8 for name, k in kinds if name == "CONV_2D") > 20
+    assert {k for name, k in kinds if name == "FULLY_CONNECTED"} == {np.float32}

@@ -138,3 +138,16 @@ def test_a_report_leads_with_the_released_model_and_shows_the_runs_own_beside_it
     metrics = {"notebooks": {"06": {"released": rates[0], "test": rates[1]}}}
     assert [report.headline(metrics, own)[0]["value"] for own in (False, True)] == ["5.0 %", "30.0 %"]
     assert report.headline({"notebooks": {"06": {"test": rates[1]}}}) == report.headline(metrics, own=True)
+
+
+def test_the_page_shows_the_released_model_first(tmp_path):
+    rates = [{"acer": v, "apcer_worst": v, "bpcer": v} for v in (0.05, 0.3)]
+    notebooks = {"06_evaluation": {"released": rates[0], "test": rates[1]}}
+    config.write_json(tmp_path / "metrics.json", {"profile": "quick", "notebooks": notebooks})
+    page = report.build(tmp_path).read_text(encoding="utf-8")
+    assert (
+        page.index("The released model")
+        < page.index("5.0 %")
+        < page.index("trained, on few clips")
+        < page.index("30.0 %")
+    )

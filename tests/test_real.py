@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import shutil
 
 import cv2
@@ -27,10 +26,6 @@ from liveness_utils.network import scoring
 from liveness_utils.network.fusion import load_checkpoint
 from liveness_utils.network.training import TrainConfig
 from studies import own_data
-
-
-def test_examples():
-    assert doctest.testmod(real).failed == 0
 
 
 def test_area_is_the_share_of_pairs_in_order():
@@ -142,7 +137,7 @@ def test_faces_of_stills_are_found_and_scored(features):
     assert shown["depth"].shape == (2, 25, 14, 14) and np.allclose(shown["logit"], table["logit"][:2], atol=1e-5)
 
 
-def test_a_still_is_judged_by_the_mean_of_itself_and_its_mirror_image(features):
+def test_a_stills_views_are_itself_and_its_mirror_image(features):
     held = dataset.open_prepared(features)
     crop = held.crops[0, 0]
     views = inputs.still_views(crop)

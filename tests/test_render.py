@@ -272,3 +272,22 @@ def test_another_process_draws_the_same_bytes():
     root = Path(__file__).parents[1]
     other = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert other.stdout.strip().splitlines()[-1] == bytes_of_a_frame()
+
+
+def test_the_room_is_out_of_focus_and_leaves_no_seam_at_what_stands_before_it(monkeypatch):
+    wall = np.zeros((8, 2400, 3), np.float32)
+    wall[:, 1200:] = 1
+    half, lit = (
+        R.build_room([R.Rect((-3, 3, -1), (6, 0, 0), (0, -6, 0), w, emissive=True)]) for w in (wall, np.ones_like(wall))
+    )
+    black = quad(texture=R.make_texture(np.zeros((2, 2, 3), np.float32)))
+
+    def drawn():
+        step = np.abs(np.diff(draw(room=half, cam=camera(256)).image[128, :, 0])).max()
+        return step, draw(black, room=lit, cam=camera(256)).image[..., 0]
+
+    soft, before = drawn()
+    monkeypatch.setattr(R, "_DEFOCUS", 1e-3)
+    sharp, after = drawn()
+    assert soft < 0.8 * sharp
+    np.testing.assert_allclose(before, after, atol=1e-3)

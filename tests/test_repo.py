@@ -1,9 +1,11 @@
 """What holds for the repository as a whole: versions agree, imports live, notebooks keep house style."""
 
 import ast
+import doctest
 import importlib
 import importlib.metadata
 import json
+import pkgutil
 import re
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from liveness_utils import check
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-MODULES = sorted((ROOT / "liveness_utils").rglob("*.py"))
+MODULES = sorted([*(ROOT / "liveness_utils").rglob("*.py"), *(ROOT / "notebooks" / "studies").glob("*.py")])
 
 
 def pins():
@@ -31,7 +33,7 @@ def pins():
 
 def sources() -> dict[str, str]:
     """Python that uses the package from outside, by file: notebooks cell by cell, scripts and benchmarks."""
-    found = {str(p.relative_to(ROOT)): p.read_text(encoding="utf-8") for d in ("scripts", "benchmarks", "tests") for p in (ROOT / d).rglob("*.py")}  # fmt: skip
+    found = {str(p.relative_to(ROOT)): p.read_text(encoding="utf-8") for d in ("scripts", "benchmarks", "tests", "notebooks/studies") for p in (ROOT / d).rglob("*.py")}  # fmt: skip
     for path in NOTEBOOKS:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         found[path.name] = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
@@ -43,7 +45,7 @@ def test_every_name_that_is_used_of_the_package_exists(name):
     """What is renamed in the package is noticed here, not by a notebook some minutes later."""
     tree, modules, missing = ast.parse(sources()[name]), {}, []
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "liveness_utils":
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("liveness_utils", "studies"):
             source = importlib.import_module(node.module)
             for alias in node.names:
                 if find_spec(f"{node.module}.{alias.name}") if hasattr(source, "__path__") else None:
@@ -314,3 +316,23 @@ def test_readme_says_what_was_measured():
     assert f"EER {100 * report['eer']['value']:.1f} %, BPCER {report['bpcer']['k']} of {report['bpcer']['n']}" in text
     assert f"{worst['k']} of {worst['n']} {worst['species'].replace('_', ' ')}" in text
     assert f"ACER {acers[0]}, without injections {acers[1]}" in text
+    ships = held["released"]
+    assert (
+        f"turns {ships['bpcer']['k']} of {ships['bpcer']['n']} living faces away: EER {100 * ships['eer']['value']:.1f} %"
+        in text
+    )
+    assert all(f"{r['k']} of {r['n']} {name.replace('_', ' ')}s" in text for name, r in report["apcer"].items())
+    rate = bundle.load(ROOT / "data" / "bundle").metrics["real_world"]["images"]["untouched"]["rates"]["BPCER"]
+    assert f"{rate['k']} of {rate['n']} living videos" in text
+
+
+def test_examples_in_docstrings_are_true():
+    import liveness_utils
+    import studies
+
+    told = {}
+    for package in (liveness_utils, studies):
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            told[found.name] = doctest.testmod(importlib.import_module(found.name))
+    assert not [name for name, result in told.items() if result.failed]
+    assert told["liveness_utils.bundle"].attempted and told["studies.own_data"].attempted

@@ -160,7 +160,7 @@ def test_a_long_stream_is_judged_by_its_last_frames(session):
     assert session._chosen[-1].t > 3.8
 
 
-def test_wherever_a_judged_stretch_begins_its_first_picture_is_plain(session, monkeypatch):
+def test_wherever_a_judged_stretch_begins_its_pictures_are_the_clips(session, monkeypatch):
     """Verdicts slide along a stream and the streaming score starts anew: each is of a clip that begins there."""
     clip, shown, stepped = make_clip(4.0), [], session._step_model
     monkeypatch.setattr(session, "_step_model", lambda **fed: shown.append(fed["frame"][0]) or stepped(**fed))
@@ -281,3 +281,20 @@ def test_a_session_that_requires_motion_judges_no_video_alone(bundle_folder, mon
     with runtime.LivenessSession(bundle_folder, stream=False, require_imu=True) as session:
         for imu, decision in ((False, "no_decision"), (True, "bona_fide attack"), (False, "no_decision")):
             assert runtime.predict_clip(make_clip(imu=imu), session.bundle, session=session).decision in decision
+
+
+@pytest.mark.parametrize(
+    ("n", "frames", "length"),
+    [(37, 13, ", 1.2 s"), (52, 18, ", 1.2 s"), (55, 19, ", 1.8 s"), (70, 24, ", 1.8 s"), (76, 25, "")],
+)
+def test_a_clip_is_held_against_the_threshold_of_its_length(session, n, frames, length):
+    clip = make_clip()
+    part = replace(clip, frames=clip.frames[:n], t=clip.t[:n])
+    found = runtime.predict_clip(part, session.bundle, session=session)
+    assert found.quality["frames"] == frames
+    assert found.threshold == session.bundle.thresholds["apcer5"]["video+landmarks+imu" + length]["value"]
+
+
+def test_under_thirteen_frames_there_is_no_threshold():
+    with pytest.raises(BundleError, match="too short"):
+        bundles.pattern_name(np.ones(3), 12)

@@ -1,4 +1,4 @@
-"""`liveness train` from the command line: on two processes, and with single pictures in the encoder's first lesson."""
+"""`liveness train` from the command line: on two processes, and with single pictures for the picture head."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prepared_clips import make_prepared
 from liveness_utils import cli, clips, config, metrics, pictures
 from liveness_utils import dataset as ds
 from liveness_utils.instruments import SPECIES
-from liveness_utils.network import training
+from liveness_utils.network import study, training
 from liveness_utils.network.fusion import load_checkpoint
 
 
@@ -58,12 +58,17 @@ def arguments(data, out, *more):
 
 
 @pytest.mark.slow
-def test_two_processes_by_the_command_line_train_like_one(data, tmp_path):
+def test_two_processes_by_the_command_line_train_and_one_scores(data, tmp_path):
     ways = {"one": (), "two": ("--devices", "2", "--strategy", "ddp")}
     held = {}
     for name, options in ways.items():
         out = run_of(data, tmp_path / name)
-        command = [sys.executable, "-m", "liveness_utils.cli", *arguments(data, out, "--accelerator", "cpu", *options)]
+        command = [
+            sys.executable,
+            "-m",
+            "liveness_utils.cli",
+            *arguments(data, out, "--accelerator", "cpu", "--epochs", "2", *options),
+        ]
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=300, cwd=config.repo_root(), env=os.environ | {"OMP_NUM_THREADS": "1"}
         )  # fmt: skip
@@ -93,3 +98,15 @@ def test_a_folder_without_pictures_is_refused_in_a_sentence(data, tmp_path, caps
     out = run_of(data, tmp_path)
     assert cli.main(arguments(data, out, "--pictures", str(tmp_path / "none"))) == cli.FAILED
     assert "no finished pictures" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_study_takes_the_runs_pictures_but_for_ones_own_clips(own, singles, tmp_path, monkeypatch):
+    run, studied = tmp_path / "run", {}
+    run.mkdir(), (run / "pictures").symlink_to(singles)
+    monkeypatch.setattr(ds, "prepare", lambda *a, **k: None)
+    monkeypatch.setattr(study, "run_study", lambda sizes, settings, *a, **k: studied.update(vars(settings)) or [])
+    where = ["--data", str(tmp_path)] if own else []
+    assert cli.main(["train", "--study", "--profile", "study", "--out", str(run), *where]) == 0
+    assert studied["pictures"] == ("" if own else str(run / "pictures"))
+    assert studied["epochs"] == config.profile("study").epochs

@@ -109,9 +109,9 @@ def _presentation(source: Path, paths: tuple[Path, ...], where: Path, rows: dict
     split = SPLIT_NAMES.get(str(row.get("split", "")).lower()) or split_of(where.relative_to(source).parts[:-1])
     species = None if alive else _word(row, "pai_species") or species_of(row.get("kind"))
     fps = options.fps if kind == "frames" else None
-    return Presentation(
-        paths, kind, alive, species, subject, split, fps, f"{subject}-{video}" if video else None, known
-    )
+    # Some data sets number living and attack videos alike.
+    named = f"{subject}-{video}{'' if alive else '-attack'}" if video else None
+    return Presentation(paths, kind, alive, species, subject, split, fps, named, known)
 
 
 def _listed(source: Path, found: Iterator[Presentation | None], layout: str, tree: str) -> list[Presentation]:

@@ -97,6 +97,9 @@ def measure(folder: str | os.PathLike, bundle: bundles.Bundle, encoder: Any, set
 def untouched(prepared: ds.Prepared, bundle: bundles.Bundle, settings: Settings) -> dict[str, Any]:
     """Rates of a bundle at the threshold that it ships, for what the data set's clips hold.
 
+    Stills count as they are. Clips are judged whole: under 2.4 s they are no decision here, where `liveness predict`
+    has thresholds of their length.
+
     Args:
         prepared: of one data set.
         bundle: whose model judges.
@@ -130,14 +133,10 @@ def untouched(prepared: ds.Prepared, bundle: bundles.Bundle, settings: Settings)
 
 
 def videos(prepared: ds.Prepared) -> np.ndarray:
-    """Name of the video of each clip or still, (n,) str: its own where the data names none.
-
-    Some data sets number living and attack videos alike: the class is part of the name.
-    """
+    """Name of the video of each clip or still, (n,) str: its own where the data names none."""
     manifest = prepared.manifest
     named = manifest["video_id"] if "video_id" in manifest else pd.Series(pd.NA, manifest.index)
-    kind = np.where(prepared.labels == 1, "", " (attack)")
-    return (named.astype("string") + kind).fillna(manifest["clip_id"].astype("string")).to_numpy(str)
+    return named.astype("string").fillna(manifest["clip_id"].astype("string")).to_numpy(str)
 
 
 def frames_of(prepared: ds.Prepared, encoder: Any) -> Frames:

@@ -22,7 +22,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from liveness_utils.errors import ModelError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # RGB of 0..1
-KIND = "mobilenet_v2"
 DEPTHS = (3, 6, 10, 13)  # layers of the stem after which maps are taken
 CHANNELS, SIDES = (24, 32, 64, 96), (28, 14, 7, 7)  # of those maps
 SIZE = 2 * sum(CHANNELS)  # of the embedding
@@ -176,7 +175,7 @@ def save_encoder(path: str | os.PathLike, encoder: Encoder, provenance: Mapping[
         path.
     """
     state = {name: x.half() if x.is_floating_point() else x for name, x in encoder.state_dict().items()}
-    save_whole(path, {"kind": KIND, "state": state, "provenance": dict(provenance)})
+    save_whole(path, {"state": state, "provenance": dict(provenance)})
     return Path(path)
 
 
@@ -208,7 +207,5 @@ def load_encoder(path: str | os.PathLike) -> tuple[Encoder, dict[str, Any]]:
         encoder = Encoder()
         encoder.load_state_dict(held["state"])
         return encoder.eval(), dict(held["provenance"])
-    except ModelError:
-        raise
     except Exception as error:  # torch raises many kinds on a damaged file
         raise ModelError(f"{path} is not an encoder's file ({type(error).__name__}): make or fetch it anew.") from error

@@ -1,9 +1,10 @@
 """The network: pixels, geometry and inertial data of a clip to one liveness logit.
 
     crop 112 px ── frozen ImageNet encoder ─┬─ statistics ─┬─ flat or not ─┐
-                                            │              └─ mask or not ─┴─ mean ── bounded, the less ──────┐
-                                            └─ CBAM ─┬─ depth 14×14                                           │
-                                                     └─ embedding ── species                                  │
+                                            │              ├─ mask or not ─┴─ mean ── the less, bounded ──────┐
+                                            │              └──────┐                                           │
+                                            └─ CBAM ─┬────── embedding ── species                             │
+                                                     └─ depth 14×14                                           │
     geometry ──┬── LSTM ── statistics ──┐                                                                     + ── logit
     IMU ───────┴── correlations ────────┴─ judge ─┬─ consistency, species                                     │
                                                   └─ motion's logit ──────────────────────────────────────────┘
@@ -28,8 +29,7 @@ from liveness_utils.network.encoder import CHANNELS, IMAGENET_MEAN, IMAGENET_STD
 
 DEPTH = 14
 WINDOW = 32
-BONA_FIDE = 0  # among the species, in the order of `instruments.SPECIES`
-OUTPUTS = ("logit", "depth", "species", "consistency", "pixels", "embedding")
+OUTPUTS = ("logit", "species", "consistency", "pixels", "depth", "embedding")  # in the order of ONNX files
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class PictureHead(nn.Module):
 
     `flat` asks whether it shows a living face and no print or screen, `mask` whether it shows one and no mask. Both
     are linear in the encoder's own statistics: so taught in simulation, `flat` holds on cameras that it has never
-    seen (data/README.md), which nothing that was learned deeper did. Species come from the embedding of what CBAM
+    seen (README.md), which nothing that was learned deeper did. Species come from the embedding of what CBAM
     picks out of maps of 14×14 and 7×7, beside those statistics.
     """
 
@@ -123,10 +123,16 @@ class PictureHead(nn.Module):
         self.embed = nn.Linear(SIZE + self.WIDTH, self.EMBEDDED)
         self.species = nn.Linear(self.EMBEDDED, n_species)
         self.flat, self.mask = nn.Linear(SIZE, 1), nn.Linear(SIZE, 1)
-        for linear in (self.flat, self.mask):  # has no objection until it is fitted
-            nn.init.zeros_(linear.weight), nn.init.constant_(linear.bias, FusionNet.CERTAIN)
+        for linear in (self.flat, self.mask):  # until it is fitted
+            self.no_objection(linear)
         self.register_buffer("level", torch.zeros(SIZE))
         self.register_buffer("spread", torch.ones(SIZE))
+
+    @staticmethod
+    def no_objection(linear: nn.Linear) -> None:
+        """Make `flat` or `mask` believe in every picture, more than any bound, so that the other one decides."""
+        nn.init.zeros_(linear.weight)
+        nn.init.constant_(linear.bias, 4 * FusionNet.CERTAIN)
 
     def forward(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
         """Judge pictures.
@@ -301,9 +307,10 @@ class FusionNet(nn.Module):
     Motion: an LSTM over geometry and IMU, the statistics of learned signals, and the correlation of learned pairs
     of signals, one from the geometry (its change since the frame before) and one from the IMU: is what is seen
     caused by the motion of this phone? After FaceLive, Li et al., CCS 2015, doi 10.1145/2810103.2813612, with the
-    signals learned. Pixels: the mean over the frames of what each picture says by itself, the graver of its two
-    doubts, bounded, since pixels of an unknown camera prove little while motion means the same in front of every camera. How strange a picture is does
-    not tell how much to believe it: real cameras lie where simulated ones do, as far as the encoder sees.
+    signals learned. Pixels: what each picture says by itself, two doubts that are each a
+    mean over the frames; the graver one counts, and is bounded, since pixels of an unknown camera prove little while
+    motion means the same in front of every camera. How strange a picture is does not tell how much to believe it:
+    real cameras lie where simulated ones do, as far as the encoder sees.
 
     A missing modality is replaced by a learned vector (`presence` = video, landmarks, IMU; 1 or 0).
 
@@ -334,7 +341,7 @@ class FusionNet(nn.Module):
         self.consistency = nn.Linear(self.JUDGED, 1)
         self.liveness = nn.Linear(self.JUDGED + 1, 1)
         self.species = nn.Linear(self.JUDGED, config.n_species)
-        self.spare = nn.Dropout(self.DROP)
+        self.dropout = nn.Dropout(self.DROP)
 
     @property
     def state_size(self) -> int:
@@ -376,7 +383,7 @@ class FusionNet(nn.Module):
         gaps = torch.split(self.missing, self.WIDTHS)
         parts = zip((geometry, inertia), gaps, there, strict=True)
         mixed = torch.cat([part * here + gap * (1.0 - here) for part, gap, here in parts], dim=1)
-        return self.input_gates(self.spare(mixed)), seen, felt, self.temporal(scaled, inertia)
+        return self.input_gates(self.dropout(mixed)), seen, felt, self.temporal(scaled, inertia)
 
     def _lstm(self, gates: Tensor, h: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         i, f, g, o = torch.chunk(gates + self.state_gates(h), 4, dim=1)
@@ -423,8 +430,8 @@ class FusionNet(nn.Module):
         _, total, pairs, levels, opinions, count = torch.split(c, self._state_widths, dim=1)
         seen, marks, felt = torch.chunk(presence, 3, dim=1)
         rho = self._correlations(pairs, count) * marks * felt
-        course = self.temporal.of(levels, count) * self.temporal.visible((marks, felt))
-        judged = self.judge(torch.cat([h, total / count, rho, course], dim=1))
+        over_time = self.temporal.of(levels, count) * self.temporal.visible((marks, felt))
+        judged = self.judge(torch.cat([h, total / count, rho, over_time], dim=1))
         consistency = self.consistency(judged) * felt
         motion = self.liveness(torch.cat([judged, consistency], dim=1))
         flat, mask, shown = torch.split(opinions / count, [1, 1, self.config.n_species], dim=1)
@@ -485,12 +492,6 @@ class FusionNet(nn.Module):
         seen = self.look(frame)
         h, c = self._advance(self._signals(features, imu, presence), seen["opinion"], h, c)
         return {**self._heads(h, c, presence), "depth": seen["depth"], "embedding": seen["embedding"], "h": h, "c": c}
-
-    def train(self, mode: bool = True) -> FusionNet:
-        """As usual, but for the encoder: it is frozen, and stays in evaluation mode."""
-        super().train(mode)
-        self.encoder.eval()
-        return self
 
     def set_scaling(self, feature_mean: Tensor, feature_std: Tensor, imu_std: Tensor) -> None:
         """Store the training set's statistics: (G,), (G,) and (6,), in the inputs' units."""

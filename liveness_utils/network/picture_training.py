@@ -6,6 +6,7 @@ odds, and its opinions of all clips are written down for `training`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import lightning.pytorch as pl
@@ -50,9 +51,8 @@ class PictureModule(pl.LightningModule):
         return species + depth
 
     def on_train_epoch_start(self) -> None:
-        """Other pictures every epoch, the same ones for the same seed; the encoder rests."""
+        """Other pictures every epoch, the same ones for the same seed."""
         self.trainer.train_dataloader.dataset.epoch = self.current_epoch
-        self.encoder.eval()
 
     def configure_optimizers(self) -> dict:
         """AdamW with one cycle of the learning rate."""
@@ -106,8 +106,9 @@ def fit_linear(net: FusionNet, data: ds.PictureDataset) -> None:
     Two ridges of logistic regression on the encoder's statistics of the pictures as they are: fitted to changed
     views, they know living faces of real cameras less well. Flat is asked without masks: how their material looks is
     the simulator's, and learning it there takes the sense for prints and screens away on real cameras; attacks of a
-    name that is not known count as flat. A network that has been fitted before keeps what it takes for ordinary, and
-    each head where there is nothing to tell apart.
+    name that is not known count as flat. A network that has been fitted before keeps what it takes for ordinary. Where
+    flat is fitted and there is no mask, the mask's head objects to nothing: what it learned of other cameras turned
+    living faces of CASIA's away (AUC by video 0.86 with it, 0.98 without).
     """
     known, species = _statistics(net, data)
     head, alive = net.picture, species == BONA_FIDE
@@ -116,18 +117,21 @@ def fit_linear(net: FusionNet, data: ds.PictureDataset) -> None:
         head.spread.copy_(torch.from_numpy(np.maximum(known.std(axis=0), 1e-3)))
     scaled = np.clip((known - head.level.numpy()) / head.spread.numpy(), -head.FARTHEST, head.FARTHEST)
     masks = np.isin(species, [SPECIES.index(name) for name in MASKS])
-    _ridge(head.flat, scaled[~masks], alive[~masks], FLAT_RIDGE)
-    _ridge(head.mask, scaled[alive | masks], alive[alive | masks], MASK_RIDGE)
+    fitted = _ridge(head.flat, scaled[~masks], alive[~masks], FLAT_RIDGE)
+    if not _ridge(head.mask, scaled[alive | masks], alive[alive | masks], MASK_RIDGE) and fitted:
+        head.no_objection(head.mask)
 
 
-def _ridge(linear: torch.nn.Linear, x: np.ndarray, alive: np.ndarray, inverse: float) -> None:
+def _ridge(linear: torch.nn.Linear, x: np.ndarray, alive: np.ndarray, inverse: float) -> bool:
+    """Fit, in place; False where there is nothing to tell apart."""
     from sklearn.linear_model import LogisticRegression
 
     if alive.all() or not alive.any():
-        return
+        return False
     found = LogisticRegression(C=inverse, class_weight="balanced", max_iter=1000).fit(x, alive)
     linear.weight.data.copy_(torch.from_numpy(found.coef_))
     linear.bias.data.copy_(torch.from_numpy(found.intercept_))
+    return True
 
 
 @torch.inference_mode()
@@ -145,7 +149,7 @@ class Opinions:
     """What a picture head makes of clips, so that nothing after it has to look at a pixel again.
 
     Attributes:
-        plain: (N, 25, 2 + S) float32 of every prepared clip as it is, see `FusionNet.look`.
+        plain: (N, 25, 2 + S) float32 of the prepared clips as they are, see `FusionNet.look`; NaN where nobody asked.
         rows: (n,) clips that have changed views, too.
         views: (n, V, 25, 2 + S) of those.
         mirrored: (V,) bool, which views are; features and IMU have to be mirrored with them.
@@ -162,13 +166,21 @@ class Opinions:
 
 
 def opinions(
-    net: FusionNet, prepared: ds.Prepared, rows: np.ndarray, views: int, seed: int, *, progress: bool = False
+    net: FusionNet,
+    prepared: ds.Prepared,
+    plain: np.ndarray,
+    rows: np.ndarray | Sequence[int] = (),
+    views: int = 0,
+    seed: int = 0,
+    *,
+    progress: bool = False,
 ) -> Opinions:
-    """Look at every clip as it is, and at training clips in changed views too, every second one mirrored.
+    """Look at clips as they are, and at training clips in changed views, every second one mirrored.
 
     Args:
         net: with its picture head taught.
         prepared: arrays.
+        plain: clips that are looked at as they are.
         rows: (n,) increasing, clips of which changed views are wanted.
         views: how many of each.
         seed: of the changes.
@@ -177,14 +189,15 @@ def opinions(
     from tqdm.auto import tqdm
 
     mirrored = np.arange(views) % 2 * (ds.mirror_of(prepared.feature_names) is not None) > 0
-    asked = [(k, -1) for k in range(len(prepared))] + [(int(r), v) for r in rows for v in range(views)]
+    asked = [(int(k), -1) for k in plain] + [(int(r), v) for r in rows for v in range(views)]
     said = [
         _opinion(net, _crops(prepared, row, view, mirrored, seed))
         for row, view in tqdm(asked, desc="pictures", leave=False, disable=not progress)
     ]
-    n, width = len(prepared), net.opinion_width
-    changed = np.array(said[n:], np.float32).reshape(len(rows), views, inputs.FRAMES, width)
-    return Opinions(np.array(said[:n], np.float32), np.asarray(rows), changed, mirrored)
+    n, shape = len(plain), (inputs.FRAMES, net.opinion_width)
+    held = np.full((len(prepared), *shape), np.nan, np.float32)
+    held[np.asarray(plain, int)] = np.array(said[:n], np.float32).reshape(n, *shape)
+    return Opinions(held, np.asarray(rows), np.array(said[n:], np.float32).reshape(len(rows), views, *shape), mirrored)
 
 
 def _crops(prepared: ds.Prepared, row: int, view: int, mirrored: np.ndarray, seed: int) -> np.ndarray:

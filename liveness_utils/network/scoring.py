@@ -95,7 +95,7 @@ def score(
 
     Returns:
         DataFrame: clip_id, score (P(bona fide); NaN where the quality gates refuse), raw_score
-        (never NaN), logit, consistency, reasons, then the manifest's columns.
+        (never NaN), logit, its part pixels, consistency, reasons, then the manifest's columns.
     """
     net, extra = (model, {}) if isinstance(model, nn.Module) else load_checkpoint(model)
     prepared = prepared if isinstance(prepared, ds.Prepared) else ds.open_prepared(prepared)

@@ -135,6 +135,8 @@ class LivenessModule(pl.LightningModule):
         super().__init__()
         self.net, self.cfg, self.positive, self.steps = net, config, positive, steps
         self._scores: list[tuple[np.ndarray, ...]] = []
+        if isinstance(net, FusionNet):  # before the processes of a strategy agree on what is learned
+            net.picture.requires_grad_(False)
 
     def losses(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """All losses of a batch by name, `loss` their weighted sum, and the network's outputs."""
@@ -189,8 +191,6 @@ class LivenessModule(pl.LightningModule):
 
     def configure_optimizers(self) -> dict:
         """AdamW with one cycle of the learning rate; of the fusion network, the pictures' part rests."""
-        if isinstance(self.net, FusionNet):
-            self.net.picture.requires_grad_(False)
         rate = LEARNING_RATE * (FINE_TUNING if self.cfg.start else 1.0)
         moved = [p for p in self.net.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(moved, rate, weight_decay=WEIGHT_DECAY)
@@ -271,7 +271,6 @@ def known_rows(prepared: ds.Prepared, rows: np.ndarray) -> np.ndarray:
 def _network(prepared: ds.Prepared, config: TrainConfig, scaling: ds.Scaling) -> nn.Module:
     if config.start:
         return load_checkpoint(config.start)[0].train()
-    encoder, _ = load_encoder(imagenet_encoder())
     shape = ModelConfig(
         n_features=prepared.features.shape[-1],
         n_species=len(ds.SPECIES),
@@ -281,7 +280,7 @@ def _network(prepared: ds.Prepared, config: TrainConfig, scaling: ds.Scaling) ->
     net = build(shape)
     net.set_scaling(*(torch.from_numpy(v) for v in asdict(scaling).values()))
     if isinstance(net, FusionNet):
-        net.encoder.load_state_dict(encoder.state_dict())
+        net.encoder.load_state_dict(load_encoder(imagenet_encoder())[0].state_dict())
     return net.train()
 
 
@@ -304,7 +303,8 @@ def _learn_from_pictures(
         rate = picture_training.LEARNING_RATE * (FINE_TUNING if config.start else 1.0)
         picture_training.learn_pictures(net, data, config.picture_epochs, config.out, rate=rate, progress=progress)
         save_whole(kept, net.picture.state_dict())
-    return picture_training.opinions(net, prepared, np.sort(rows), config.views, config.seed, progress=progress)
+    plain = rows if config.views == 0 else known_rows(prepared, prepared.rows("validation", config.exclude))
+    return picture_training.opinions(net, prepared, plain, np.sort(rows), config.views, config.seed, progress=progress)
 
 
 def _pictures(folder: str):

@@ -54,15 +54,6 @@ def test_the_bundle_is_measured_at_the_threshold_it_ships(prepared):
     assert found["rates"]["BPCER"]["n"] == 12
 
 
-def test_living_and_attack_videos_of_one_name_are_two(prepared):
-    alike = ds.Prepared(**{**vars(prepared), "manifest": prepared.manifest.assign(video_id="0001")})
-    found = benchmark.videos(alike)
-    assert len(set(found)) == 2 and (len(set(found[prepared.labels == 1])), len(set(found[prepared.labels == 0]))) == (
-        1,
-        1,
-    )
-
-
 def test_without_people_only_the_bundle_is_measured(prepared):
     nobody = prepared.manifest.assign(subject_id=pd.NA)
     held = ds.Prepared(**{**vars(prepared), "manifest": nobody})
@@ -122,3 +113,21 @@ def test_one_command_prints_the_table_and_writes_every_number(imported, tmp_path
     assert row.startswith("| pictures | 18, 9 | ") and "flat_print: " in row
     table = pd.read_csv(tmp_path / "figures" / "benchmark.csv")
     assert set(table["people"]) == {0, 1, 2} and {"benchmark.png", "benchmark.pdf"} <= {p.name for p in (tmp_path / "figures").iterdir()}  # fmt: skip
+
+
+def test_a_card_has_a_row_a_data_set_and_a_dash_where_nobody_could_teach():
+    rates = {
+        "BPCER": {"k": 1, "n": 4},
+        "APCER flat_print": {"k": 0, "n": 3},
+        "APCER worst (flat_print)": {"k": 0, "n": 3},
+    }
+    area = {"value": 0.9, "low": 0.8, "high": 1.0, "bona_fide": 4, "attacks": 3, "people": 2}
+    bare = {"videos": 7, "auc": area, "eer": 0.125, "rates": rates}
+    row = {"people": 2, "left_out": "all", "eer": 0.1, "eer_low": 0.05, "eer_high": 0.2}
+    rows = [row, row | {"left_out": "flat_print", "eer": 0.5}]
+    held = {"a": {"untouched": bare, "taught": rows}, "b": {"untouched": bare, "taught": None}}
+    head, _, first, second = benchmark.markdown(held).splitlines()
+    assert head.endswith("| APCER, worst species | EER, taught by 2 |") and second.endswith(" | – |")
+    assert first == (
+        "| a | 7, 2 | 0.90 [0.80, 1.00] | 12.5 % | 25 % (1/4) [1, 81] | flat_print: 0 % (0/3) [0, 71] | 10.0 % [5, 20] |"
+    )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from prepared_clips import G
 
+from liveness_utils import inputs
 from liveness_utils.errors import ModelError
 from liveness_utils.network import fusion
 from liveness_utils.network.fusion import FusionNet, ModelConfig, build
@@ -83,9 +85,11 @@ def test_pixels_are_bounded_and_the_graver_doubt_counts(net):
     assert said(0.5, 3.0) == pytest.approx(0.5, abs=0.01) and said(3.0, -0.5) == pytest.approx(-0.5, abs=0.01)
 
 
-def test_the_encoder_is_frozen_and_stays_in_evaluation_mode(net):
-    made = FusionNet(net.config).train()
-    assert not made.encoder.training and made.picture.training
+def test_the_encoder_is_frozen_and_says_the_same_in_training(net):
+    made, frames = FusionNet(net.config).eval(), _batch()[0][0]
+    before = made.encoder(frames)
+    assert torch.equal(made.train().encoder(frames), before) and made.picture.training
+    assert torch.equal(made.eval().encoder(frames), before), "something in it has changed by being used"
     assert not any(p.requires_grad for p in made.encoder.parameters())
 
 
@@ -107,6 +111,7 @@ def test_temporal_statistics_follow_a_clip():
 
 
 def test_the_judge_is_the_same_folded():
+    torch.manual_seed(0)
     judge = fusion.Judge(20, 8, drop=0.0)
     for _ in range(3):
         judge(3.0 + 5.0 * torch.randn(64, 20))
@@ -167,3 +172,24 @@ def test_a_checkpoint_loses_nothing_keeps_half_floats_and_others_are_refused(net
     for name in ("b.pt", "missing.pt"):
         with pytest.raises(ModelError, match=name):
             fusion.load_checkpoint(tmp_path / name)
+
+
+@torch.inference_mode()
+def test_motion_is_judged_without_a_pixel(net):
+    frames, *rest = _batch()
+    there, other = net(frames, *rest), net(0.3 * frames, *rest)
+    torch.testing.assert_close(there["consistency"], other["consistency"])
+    torch.testing.assert_close(there["logit"] - there["pixels"], other["logit"] - other["pixels"], atol=1e-5, rtol=0)
+    assert not torch.allclose(there["pixels"], other["pixels"])
+
+
+@torch.inference_mode()
+def test_a_still_counts_as_the_mean_of_itself_and_its_mirror_image(net):
+    crop = np.random.default_rng(0).integers(0, 255, (112, 112, 3), np.uint8)
+    views = torch.from_numpy(inputs.still_views(crop)).float() / 255
+    video_alone = torch.tensor([[1.0, 0, 0]])
+    found = net(views[None], torch.zeros(1, 25, G), torch.zeros(1, 25, 32, 6), video_alone)["pixels"]
+    flat, mask = (net.look(views[:2])["opinion"][:, k] for k in (0, 1))
+    doubt = torch.minimum(*(13 / 25 * x[0] + 12 / 25 * x[1] for x in (flat, mask)))
+    assert flat[0] != flat[1]
+    torch.testing.assert_close(found[0], net.CERTAIN * torch.tanh(doubt / net.CERTAIN), atol=1e-4, rtol=0)

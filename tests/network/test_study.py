@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 from prepared_clips import make_prepared
 
-from liveness_utils.config import profile
+from liveness_utils.config import profile, write_json
 from liveness_utils.errors import ModelError
-from liveness_utils.network import study
+from liveness_utils.network import fusion, study
 from liveness_utils.network.training import TrainConfig, train
 
 
@@ -54,3 +55,32 @@ def test_a_species_that_is_left_out_has_a_picture_head_of_its_own(tmp_path):
     }
     assert heads[""].picture_head and heads["injection"].picture_head and not heads["soft_mask"].picture_head
     assert heads["soft_mask"].exclude == ("soft_mask",)
+
+
+def test_a_row_that_leaves_a_species_out_tells_how_much_of_it_passes():
+    kinds = np.repeat(["bona_fide", "flat_print", "soft_mask", "injection"], 20)
+    score = np.where(kinds == "bona_fide", 0.8, 0.1) + np.tile(np.arange(20), 4) / 1000
+    score[kinds == "soft_mask"] = 0.95
+    table = pd.DataFrame(
+        {
+            "score": score,
+            "is_bonafide": (kinds == "bona_fide").astype(int),
+            "pai_species": kinds,
+            "subject_id": np.tile(np.arange(20), 4).astype(str),
+            "clip_id": np.arange(80).astype(str),
+        }
+    )
+    row = study.StudyRow("all", 0, "soft_mask")
+    told = study._report({"dev": table, "test": table}, row)
+    told = study._flat({**vars(row), "minutes": 0.0, "epochs": 1, **told})
+    assert told["left_out_k"] == told["left_out_n"] == 20 and told["apcer_left_out"] == 1.0
+    assert told["acer_known"] == 0.0 and told["acer"] == 0.5
+
+
+def test_a_study_of_other_clips_or_sizes_is_not_this_releases(tmp_path):
+    told = {"seed": 0, "clips": "a", "encoder": "b", "epochs": 3, "views": 2}
+    fusion.save_checkpoint(tmp_path / "a.pt", fusion.build(fusion.ModelConfig(n_features=4)), training=told)
+    assert not study.study_is_of(tmp_path, tmp_path / "a.pt")
+    for name in ("clips", "encoder", "epochs", "views"):
+        write_json(tmp_path / "all-seed0.json", {"made_of": told | {name: "other"}})
+        assert not study.study_is_of(tmp_path, tmp_path / "a.pt"), name

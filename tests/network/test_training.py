@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from prepared_clips import make_prepared
+from prepared_clips import G, make_prepared
 
 from liveness_utils import dataset as ds
 from liveness_utils.config import imagenet_encoder, profile
@@ -17,7 +18,7 @@ from liveness_utils.cues import FRAME_FEATURES
 from liveness_utils.errors import DatasetError, ModelError
 from liveness_utils.network import picture_training, scoring, training
 from liveness_utils.network.encoder import load_encoder
-from liveness_utils.network.fusion import SeedNet, load_checkpoint
+from liveness_utils.network.fusion import ModelConfig, SeedNet, build, load_checkpoint
 from liveness_utils.network.training import TrainConfig, train
 
 
@@ -55,15 +56,16 @@ def test_the_encoder_is_the_shipped_one_and_what_is_known_was_measured(trained):
 
 def test_the_flat_head_is_fitted_to_prints_and_knows_nothing_of_masks(trained, prepared):
     net, data = load_checkpoint(trained[1])[0], ds.open_prepared(prepared)
-    said = picture_training.opinions(net, data, np.zeros(0, int), 0, seed=0).plain[..., 0].mean(axis=1)
+    said = picture_training.opinions(net, data, np.arange(len(data))).plain[..., 0].mean(axis=1)
     prints = data.species == ds.SPECIES.index("flat_print")
     assert said[~prints].min() > 0 > said[prints].max()
     masked = ds.PictureDataset(data, np.arange(8))
-    before = net.picture.flat.weight.detach().clone()
+    before, level = net.picture.flat.weight.detach().clone(), net.picture.level.clone()
     picture_training.fit_linear(net, masked)
+    assert torch.equal(net.picture.level, level), "what an ordinary picture is, is measured once"
     fitted = net.picture.flat.weight.detach().clone()
     assert not torch.equal(before, fitted)
-    assert net.picture.mask.weight.abs().max() == 0 and net.picture.mask.bias == net.CERTAIN  # no mask was ever seen
+    assert net.picture.mask.weight.abs().max() == 0 and net.picture.mask.bias > net.CERTAIN  # no mask was ever seen
     masked.species = np.where(masked.species == ds.SPECIES.index("flat_print"), ds.SPECIES.index("soft_mask"), 0)
     picture_training.fit_linear(net, masked)  # nothing flat is left to be told apart: what is known stays
     assert torch.equal(net.picture.flat.weight, fitted) and net.picture.mask.weight.abs().max() > 0
@@ -71,12 +73,14 @@ def test_the_flat_head_is_fitted_to_prints_and_knows_nothing_of_masks(trained, p
     torch.nn.init.zeros_(net.picture.flat.weight)
     picture_training.fit_linear(net, masked)
     assert net.picture.flat.weight.abs().max() > 0
+    # Another camera, without a mask: what was learned of masks elsewhere does not count there.
+    assert net.picture.mask.weight.abs().max() == 0 and net.picture.mask.bias > net.CERTAIN
 
 
 def test_opinions_are_of_the_clips_as_they_are_and_of_changed_views(prepared, trained):
     net, data = load_checkpoint(trained[1])[0], ds.open_prepared(prepared)
     rows = data.rows("train")[:3]
-    known = picture_training.opinions(net, data, rows, 2, seed=5)
+    known = picture_training.opinions(net, data, np.r_[rows, 4], rows, 2, seed=5)
     assert known.plain.shape == (len(data), 25, net.opinion_width) and known.views.shape[:3] == (3, 2, 25)
     with torch.inference_mode():
         own = net.look(torch.from_numpy(np.array(data.crops[4])).float() / 255)["opinion"]
@@ -134,9 +138,8 @@ def test_fine_tuning_starts_from_a_checkpoint_and_is_known_by_its_content(prepar
     assert training.fingerprint(begun) == training.fingerprint(replace(begun, start=str(tmp_path / "there.pt")))
     tuned, told = load_checkpoint(train(begun, progress=False))
     before = load_checkpoint(path)[0]
-    assert torch.equal(tuned.picture.level, before.picture.level)
     gap = (tuned.judge.linear.weight - before.judge.linear.weight).abs().max()
-    assert 0 < gap < 0.02
+    assert gap > 0
     assert str(tmp_path) not in str(told["training"])
     with pytest.raises(ModelError, match=r"gone\.pt"):
         train(replace(begun, start=str(tmp_path / "gone.pt")), progress=False)
@@ -189,3 +192,55 @@ def test_settings_are_few():
 
     assert sum(len(fields(kind)) for kind in (TrainConfig, Profile, ModelConfig)) < 35
     assert TrainConfig.of(profile("full"), "a", "b", epochs=3).epochs == 3
+
+
+def test_fine_tuning_takes_a_third_of_the_steps_and_moves_no_picture_head():
+    net, rates = build(ModelConfig(n_features=G)), []
+    for start in ("", "a.pt"):
+        module = training.LivenessModule(net, TrainConfig("a", "b", start=start), 1.0, 10)
+        (group,) = module.configure_optimizers()["optimizer"].param_groups
+        rates.append(group["max_lr"])
+    assert rates[1] == pytest.approx(rates[0] / 3)
+    resting = {id(p) for part in (net.encoder, net.picture) for p in part.parameters()}
+    assert not resting & {id(p) for p in group["params"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "swaps"),
+    [({}, True), ({"exclude": ("injection",)}, False), ({"modalities": ("video", "landmarks")}, False)],
+)
+def test_an_injection_that_is_left_out_is_not_taught_by_another_door(changes, swaps, monkeypatch):
+    net, seen, n = build(ModelConfig(n_features=G)), [], 4
+    module = training.LivenessModule(net, replace(TrainConfig("a", "b"), **changes), 1.0, 10)
+    monkeypatch.setattr(training, "swap_imu", lambda batch: seen.append(True) or training._plain(batch))
+    monkeypatch.setattr(module, "log_dict", lambda *a, **k: None)
+    batch = {
+        "opinion": torch.zeros(n, 25, net.opinion_width), "features": torch.zeros(n, 25, G), "imu": torch.zeros(n, 25, 32, 6),
+        "presence": torch.ones(n, 3), "label": torch.ones(n), "species": torch.zeros(n, dtype=torch.int64),
+    }  # fmt: skip
+    module.training_step(batch, 0)
+    assert bool(seen) == swaps
+
+
+def test_every_second_view_is_mirrored(tmp_path, monkeypatch):
+    data = ds.open_prepared(make_prepared(tmp_path, n=12, names=FRAME_FEATURES))
+    plain, turned = (ds.changed_view(data, 0, 3, way, seed=5) for way in (False, True))
+    np.testing.assert_array_equal(plain[:, :, ::-1], turned)
+    assert (ds.changed_view(data, 0, 4, False, seed=5) != plain).any()
+    monkeypatch.setattr(picture_training, "_opinion", lambda net, crops: np.zeros((25, 11)))
+    known = picture_training.opinions(SimpleNamespace(opinion_width=11), data, np.arange(1), np.arange(2), 3, 5)
+    assert known.mirrored.tolist() == [False, True, False]
+
+
+def test_a_short_clip_is_scored_by_its_first_frames(prepared, trained):
+    net, data, rows = load_checkpoint(trained[1])[0], ds.open_prepared(prepared), np.arange(1, 3)
+    known = picture_training.opinions(net, data, rows).plain
+    short, whole = (scoring.score(net, data, rows=rows, frames=n, opinions=known)["logit"].to_numpy() for n in (13, 25))
+    np.testing.assert_allclose(short, scoring.predict_rows(net, data, rows, frames=13)["logit"], atol=1e-4)
+    items = ds.LivenessDataset(data, rows, training.scaling_in(net, data))
+    names = ("frames", "features", "imu", "presence")
+    frames, *rest = (torch.from_numpy(np.stack([items[k][n] for k in range(2)])) for n in names)
+    with torch.inference_mode():
+        wanted = net(frames[:, :13].float() / 255, rest[0][:, :13], rest[1][:, :13], rest[2])["logit"]
+    np.testing.assert_allclose(short, wanted, atol=1e-4)
+    assert np.abs(short - whole).max() > 1e-3
