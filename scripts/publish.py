@@ -28,9 +28,10 @@ def clean(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
     keep = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     language = book.metadata.get("language_info", {})
     book.metadata = nbformat.from_dict(keep | {"language_info": language})
-    for number, cell in enumerate(c for c in book.cells if c.cell_type == "code"):
+    for cell in book.cells:
         for timing in ("papermill", "execution"):
             cell.metadata.pop(timing, None)
+    for number, cell in enumerate(c for c in book.cells if c.cell_type == "code"):
         cell.execution_count = number + 1
         cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and WIDGET not in o.get("data", {})]
         for output in cell.outputs:
