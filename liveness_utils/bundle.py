@@ -34,6 +34,7 @@ PATTERNS = {
 }
 
 
+FLOOR = "floor"  # name of the thresholds below which an attack is certain enough not to ask a challenge
 SHORT = (13, 19)  # frames of shorter ones that have thresholds of their own: 1.2 and 1.8 s
 
 
@@ -76,7 +77,9 @@ class Bundle:
         thresholds: by name (apcer5 …), then by modalities present and length (see `pattern_name`): a
             `metrics.Threshold` as a dict. target: the name in use. quality: `QualityLimits`.
         metrics: test results by split. versions: of code and data. variants: name to size, parity
-            and operators of every model that was exported.
+            and operators of every model that was exported. flat_head: the network's own linear head on its
+            embedding, which a taught camera starts from (`deployment.camera`): level, spread, weight (432,), bias, and
+            bound, the most log odds that pixels count.
     """
 
     folder: Path
@@ -92,6 +95,7 @@ class Bundle:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     variants: Mapping[str, Any] = field(default_factory=dict)
+    flat_head: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
     def threshold(self, presence: np.ndarray, frames: int = FRAMES) -> dict[str, Any]:
@@ -105,6 +109,11 @@ class Bundle:
         if held is None or not np.isfinite(held["value"]):
             raise BundleError(f"the bundle has no threshold for {name}")
         return dict(held)
+
+    def floor(self, presence: np.ndarray, frames: int = FRAMES) -> float:
+        """The score from which on a clip that is not accepted is *not sure*; infinite where the bundle has none."""
+        held = self.thresholds.get(FLOOR, {}).get(pattern_name(presence, frames))
+        return float(held["value"]) if held and np.isfinite(held["value"]) else float("inf")
 
     def path(self, name: str) -> Path:
         """Full path of one of its files."""
@@ -359,15 +368,17 @@ def write_selftest(folder: str | os.PathLike, clip_inputs: Mapping[str, np.ndarr
 
 
 def run_steps(model: TfliteModel | OnnxModel, frames, features, imu, presence) -> dict[str, np.ndarray]:
-    """Stream a clip's frames through a step model; returns the outputs after the last one."""
+    """Stream a clip's frames through a step model; the outputs after the last one, and the frames' mean embedding."""
     shapes = model.input_shapes
     state = {k: np.zeros(shapes[k], np.float32) for k in ("h", "c")}
     out: dict[str, np.ndarray] = {}
+    embeddings = []
     for t in range(frames.shape[1]):
         now = {"frame": frames[:, t], "features": features[:, t], "imu": imu[:, t]}
         out = model(**now, presence=presence, **state)
         state = {k: out[k] for k in ("h", "c")}
-    return out
+        embeddings.append(out.get("embedding"))
+    return out if embeddings[0] is None else out | {"embedding": np.mean(embeddings, axis=0)}
 
 
 def selftest(folder: str | os.PathLike) -> dict[str, float]:

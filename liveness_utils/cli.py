@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in (
         _add_check, _add_run, _add_generate, _add_import, _add_train, _add_evaluate, _add_benchmark,
-        _add_export, _add_bundle, _add_predict, _add_serve,
+        _add_export, _add_bundle, _add_predict, _add_teach, _add_camera, _add_serve,
     ):  # fmt: skip
         add(commands)
     return parser
@@ -354,6 +354,7 @@ def _add_predict(commands: Any) -> None:
     parser.add_argument("video", type=Path, metavar="VIDEO")
     parser.add_argument("--imu", type=Path, metavar="FILE", help="Parquet or CSV: t, ax, ay, az, gx, gy, gz")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="default: the released one")
+    parser.add_argument("--camera", type=Path, metavar="FILE", help="a taught camera (`liveness teach`)")
     parser.add_argument("--json", action="store_true", help="the whole verdict as JSON")
 
 
@@ -362,8 +363,66 @@ def _predict(args: argparse.Namespace) -> None:
 
     # What is judged and no more: twelve seconds of 640 x 480 would be 330 MB.
     clip = clips.load_recording(args.video, args.imu, max_seconds=runtime.JUDGED_SECONDS)
-    verdict = runtime.predict_clip(clip, args.bundle or config.default_bundle())
+    with runtime.LivenessSession(args.bundle or config.default_bundle(), stream=False, camera=args.camera) as session:
+        verdict = runtime.predict_clip(clip, session.bundle, session=session)
     print(verdict.to_json() if args.json else "\n".join((verdict.sentence, *verdict.notes)))
+
+
+def _add_teach(commands: Any) -> None:
+    parser = _command(
+        commands, "teach", _teach, "Teach a camera with one's own clips: a minute of it, and attacks on it.", UNREADABLE
+    )
+    parser.add_argument(
+        "--live", nargs="+", required=True, metavar="[LIGHT=]CLIP", help="videos of a living face, e.g. window=a.mp4"
+    )
+    parser.add_argument(
+        "--attack", nargs="+", default=[], metavar="[KIND=]CLIP",
+        help="videos of attacks, e.g. print=b.mp4 screen=c.mp4 (kinds: print, screen, mask)",
+    )  # fmt: skip
+    parser.add_argument("--live-only", action="store_true", help="teach without attacks")
+    parser.add_argument("--out", type=Path, required=True, metavar="camera.json")
+    parser.add_argument("--extend", action="store_true", help="add a lesson to the file that is there")
+    parser.add_argument("--person", default="1", help="a code of who is shown, no name")
+    parser.add_argument("--name", default="", help="of the camera (default: the file's)")
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help="default: the released one")
+
+
+def _teach(args: argparse.Namespace) -> None:
+    from liveness_utils import config, runtime
+    from liveness_utils.deployment import camera, teaching
+    from liveness_utils.errors import CameraError
+
+    if bool(args.attack) == args.live_only:
+        raise CameraError("give clips of attacks (--attack), or say --live-only: then prints and screens stay unknown.")
+    if args.out.exists() and not args.extend:
+        raise CameraError(f"{args.out} is there already: say --extend to add to it, or name another file.")
+    with runtime.LivenessSession(args.bundle or config.default_bundle(), stream=False) as session:
+        before = camera.load(args.out, session.bundle) if args.extend else None
+        number = 1 + max((clip.lesson for clip in before.clips), default=0) if before else 1
+        rows = teaching.lessons(args.live, camera.LIVING, session, person=args.person, number=number)
+        rows += teaching.lessons(args.attack, "attack", session, person=args.person, number=number)
+        taught = camera.teach(rows, session.bundle, name=args.name or args.out.stem, extend=before)
+    camera.save(taught, args.out)
+    print(taught.describe())
+
+
+def _add_camera(commands: Any) -> None:
+    parser = _command(commands, "camera", _camera, "Show a taught camera, or undo its last lesson.", UNREADABLE)
+    parser.add_argument("action", choices=("show", "undo"))
+    parser.add_argument("file", type=Path, metavar="camera.json")
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help="default: the released one")
+
+
+def _camera(args: argparse.Namespace) -> None:
+    from liveness_utils import bundle, config
+    from liveness_utils.deployment import camera
+
+    held = bundle.load(args.bundle or config.default_bundle())
+    taught = camera.load(args.file, held)
+    if args.action == "undo":
+        taught = camera.undo(taught, held)
+        camera.save(taught, args.file)
+    print(taught.describe())
 
 
 # --- live ---------------------------------------------------------------------------------
@@ -381,6 +440,7 @@ def _add_serve(commands: Any) -> None:
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="default: the released one")
     parser.add_argument("--require-imu", action="store_true", help="reject clips without motion data")
     parser.add_argument("--name", action="append", default=[], metavar="HOST", help="serve under this name too")
+    parser.add_argument("--camera", type=Path, metavar="FILE", help="a taught camera; the page teaches into it")
 
 
 def _serve(args: argparse.Namespace) -> None:
@@ -389,7 +449,7 @@ def _serve(args: argparse.Namespace) -> None:
 
     serve(
         args.bundle or config.default_bundle(), host=args.host, port=args.port, https=args.https, record=args.record,
-        require_imu=args.require_imu, names=tuple(args.name), say=lambda line: print(line, flush=True),
+        require_imu=args.require_imu, names=tuple(args.name), camera=args.camera, say=lambda line: print(line, flush=True),
     )  # fmt: skip
 
 

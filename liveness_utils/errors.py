@@ -53,6 +53,10 @@ class BundleError(LivenessError):
     """A deployment bundle is incomplete, damaged or of another version."""
 
 
+class CameraError(LivenessError):
+    """A camera cannot be taught from these clips, or its file does not fit."""
+
+
 class SessionError(LivenessError):
     """A live session was fed in the wrong order or with the wrong data."""
 

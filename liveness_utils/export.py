@@ -36,6 +36,7 @@ from liveness_utils.network.fusion import OUTPUTS, FusionNet, StepNet, load_chec
 from liveness_utils.network.picture_training import opinions
 from liveness_utils.network.scoring import score, score_table
 
+ASKED = 0.05  # of living faces at most may lie below the zone in which a challenge is asked
 VARIANTS = ("float32", "float16", "weight_only", "dynamic", "int8", "mixed")
 STEP_VARIANT = "float16"  # of the step model that ships: half the size; weights of 8 bits shift its opinions by 0.2
 OPSET = 18
@@ -503,8 +504,19 @@ def export_bundle(
         metrics=metrics or {},
         versions=_versions(data_version),
         variants=table,
+        flat_head=flat_head(net),
     )
     return rewrite(description)
+
+
+def flat_head(net: nn.Module) -> dict[str, Any]:
+    """The linear head that tells faces from prints and screens, as `Bundle.flat_head`; {} for other networks."""
+    if not isinstance(net, FusionNet):
+        return {}
+    picture = net.picture
+    arrays = {"level": picture.level, "spread": picture.spread, "weight": picture.flat.weight[0]}
+    held = {name: [float(f"{v:.6g}") for v in array.detach().tolist()] for name, array in arrays.items()}
+    return held | {"bias": picture.flat.bias.item(), "bound": net.CERTAIN}
 
 
 def rewrite(description: Bundle, **changes: Any) -> Bundle:
@@ -650,7 +662,7 @@ def thresholds_of(
         targets: of the worst species' APCER.
 
     Returns:
-        name (apcer5, apcer1, eer) to modalities to a `metrics.Threshold` as a dict.
+        name (apcer5, apcer1, eer, and `bundle.FLOOR`) to modalities to a `metrics.Threshold` as a dict.
     """
     whole = bundles.PATTERNS[1, 1, 1]
     found: dict[str, dict[str, dict]] = {}
@@ -664,6 +676,8 @@ def thresholds_of(
                 rates = metrics.apcer(full["score"], full["is_bonafide"], value, full["pai_species"])
                 threshold = metrics.no_looser(threshold, told, rates)
             found.setdefault(name, {})[pattern] = threshold.as_dict() | {"without": left_out}
+        floor = metrics.threshold_for_bpcer(told["score"], told["is_bonafide"], ASKED, told["pai_species"])
+        found.setdefault(bundles.FLOOR, {})[pattern] = floor.as_dict() | {"without": left_out}
     return found
 
 

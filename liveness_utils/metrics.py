@@ -737,6 +737,29 @@ def _columns(kind: str, k: int, n: int, smallest: int) -> dict[str, Any]:
 # --- the whole report -------------------------------------------------------------------------
 
 
+def threshold_for_bpcer(scores: ArrayLike, is_bonafide: ArrayLike, target: float, species: ArrayLike) -> Threshold:
+    """The highest threshold that rejects at most a share of bona fide presentations, those without a decision aside.
+
+    Args:
+        scores: (N,) higher is more alive; NaN for no decision.
+        is_bonafide: (N,) 1 or 0.
+        target: share of bona fide scores, 0..1.
+        species: (N,) of the attacks.
+
+    Returns:
+        a `Threshold`; its `target` is the share.
+
+    >>> threshold_for_bpcer([0.9, 0.6, 0.5, 0.1], [1, 1, 1, 0], 0.4, ["", "", "", "print"]).value
+    0.6
+    """
+    s, y, names = _arrays(scores, is_bonafide, species)
+    living = np.sort(s[y & ~np.isnan(s)])
+    if not living.size:
+        raise MetricError("No bona fide presentation has a score: a threshold for BPCER needs some.")
+    value = float(living[min(int(np.floor(target * living.size + 1e-9)), living.size - 1)])
+    return _threshold(s, y, names, value, target, living.size >= 1 / target)
+
+
 def thresholds(dev: pd.DataFrame, targets: Iterable[float] = (0.05, 0.01)) -> dict[str, Threshold]:
     """Choose the named thresholds on a dev table: ``apcer5``, ``apcer1``, …, and ``eer``."""
     s, y, names = _table(dev)

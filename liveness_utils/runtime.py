@@ -32,11 +32,13 @@ from liveness_utils.bundle import (
 from liveness_utils.clips import Clip, Imu, Intrinsics, imu_windows, network_frame_count, network_frame_indices
 from liveness_utils.config import plain
 from liveness_utils.cues import FEATURE_SCALE, FRAME_FEATURES, FeatureExtractor
+from liveness_utils.deployment import camera as cameras
+from liveness_utils.deployment.camera import Evidence, TaughtCamera
 from liveness_utils.errors import BundleError, LivenessError, SessionError
 from liveness_utils.landmarks import FaceTracker, Landmarker, face_crop
 from liveness_utils.perception import imu_quality
 
-DECISIONS = ("bona_fide", "attack", "no_decision")
+DECISIONS = ("bona_fide", "not_sure", "attack", "no_decision")
 MAX_PIXELS = 4096 * 4096
 MAX_FRAME_GAP = 0.25
 # The last instant of the grid is at 2.4 s; the frame after it may come a longest gap later.
@@ -51,7 +53,8 @@ class Verdict:
     """What was decided, and why.
 
     Attributes:
-        decision: bona_fide, attack or no_decision; only the first one accepts.
+        decision: bona_fide, not_sure, attack or no_decision; only the first one accepts. *Not sure* is what a challenge
+            (`challenge`) decides, and rejects without one.
         score: P(bona fide), or None without a decision.
         threshold: the score at which a clip is accepted, or None without a decision.
         reasons: sentences; why there is no decision, or why the score rejects.
@@ -60,7 +63,9 @@ class Verdict:
             the network's consistency and species.
         timings_ms: landmarks, features and model.
         dev: the threshold's errors on the dev set, as `metrics.Threshold.as_dict`.
-        notes: sentences on what was converted before it was judged, such as units.
+        notes: sentences on what was converted before it was judged, such as units, and on what the taught camera was
+            not taught.
+        camera: what the taught camera rests on, as numbers (`camera.Reading`): pixels, motion, distance; {} without one.
     """
 
     decision: str
@@ -72,6 +77,7 @@ class Verdict:
     timings_ms: dict[str, float] = field(default_factory=dict)
     dev: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    camera: dict[str, Any] = field(default_factory=dict)
 
     @property
     def sentence(self) -> str:
@@ -85,10 +91,11 @@ class Verdict:
         """
         if self.decision == "no_decision" or self.score is None or self.threshold is None:
             return "no decision: " + ("; ".join(self.reasons) or "no reason was recorded")
-        word, sign = ("bona fide", "≥") if self.decision == "bona_fide" else ("attack", "<")
+        word, sign = self.decision.replace("_", " "), "≥" if self.decision == "bona_fide" else "<"
         score, threshold = _told_apart(self.score, self.threshold)
         rate = self.dev.get("apcer", {}).get("value")
         known = f" (dev: APCER {100 * rate:.3g} %)" if rate is not None else ""
+        known = " (taught camera)" if self.camera else known
         return f"{word} {score} {sign} {threshold}{known}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -120,13 +127,16 @@ def decide(
     out: Mapping[str, np.ndarray],
     presence: np.ndarray,
     quality: dict[str, float],
+    camera: TaughtCamera | None = None,
+    seen: Evidence | None = None,
     **known: Any,
 ) -> Verdict:
-    """Hold a model's output against the gates and the bundle's threshold.
+    """Hold a model's output against the gates and the bundle's threshold, or against a taught camera.
 
     Args:
         bundle: with thresholds and limits. out: outputs of the clip or the step model.
         presence: (3,) what the clip has. quality: see `inputs.summarise_quality`.
+        camera: judges in place of the threshold, by `seen`.
         known: cues and timings_ms, passed on to the verdict.
 
     Returns:
@@ -143,11 +153,22 @@ def decide(
     if score is None:
         return no_decision("the model gave no number", quality=quality, **known)
     known = {**known, "cues": known.get("cues", {}) | _opinions(bundle, out, presence)}
-    accepted = score >= threshold["value"]
-    why = () if accepted else _suspicions(known["cues"])
+    if camera is not None:
+        if seen is None or not np.isfinite([seen.motion, *seen.embedding, *seen.look]).all():
+            return no_decision("the model gave no numbers for the taught camera", quality=quality, **known)
+        return _by_camera(camera.judge(seen), quality, **known)
+    value, frames = float(threshold["value"]), int(quality["frames"])
+    if score >= value:
+        return Verdict("bona_fide", score, value, (), quality, dev=threshold, **known)
+    decision = "not_sure" if bundle.floor(presence, frames) <= score else "attack"
+    return Verdict(decision, score, value, _suspicions(known["cues"]), quality, dev=threshold, **known)
+
+
+def _by_camera(found: cameras.Reading, quality: dict[str, float], **known: Any) -> Verdict:
+    rests = {name: getattr(found, name) for name in ("pixels", "motion", "distance")}
     return Verdict(
-        "bona_fide" if accepted else "attack", score, float(threshold["value"]), why, quality, dev=threshold, **known
-    )
+        found.decision, found.score, 0.5, found.reasons, quality, notes=found.notes, camera=rests, **known
+    )  # fmt: skip
 
 
 def _probability(logit: Any) -> float | None:
@@ -261,9 +282,11 @@ class LivenessSession:
         intrinsics: of the camera, or None. facing: front or rear. threads: of the model.
         stream: also run the step model.
         require_imu: expect motion data of everyone.
+        camera: a taught camera, or its file.
 
     Raises:
-        BundleError: the bundle is refused. LandmarkError: MediaPipe or its model is missing.
+        BundleError: the bundle is refused. LandmarkError: MediaPipe or its model is missing. CameraError: the camera's
+        file is refused.
 
     Example: see notebook 08.
     """
@@ -277,9 +300,11 @@ class LivenessSession:
         threads: int = 1,
         stream: bool = True,
         require_imu: bool = False,
+        camera: TaughtCamera | str | Path | None = None,
     ) -> None:
         self.require_imu = require_imu
         self.bundle = bundle if isinstance(bundle, Bundle) else load(bundle)
+        self.camera = camera if isinstance(camera, TaughtCamera | None) else cameras.load(camera, self.bundle)
         if self.bundle.feature_names != FRAME_FEATURES:
             raise BundleError(
                 f"{self.bundle.folder}: was exported for other features than this program measures; "
@@ -323,6 +348,7 @@ class LivenessSession:
         self._problem = ""
         self._steps, self._state, self._score = 0, {}, None
         self._small_before: np.ndarray | None = None
+        self._evidence: Evidence | None = None
         self._spent: dict[str, float] = {"landmarks": 0.0, "features": 0.0, "model": 0.0}
         self._pushed = 0
 
@@ -475,6 +501,11 @@ class LivenessSession:
             return None if now is None else Seen(now.n_faces, now.box, _by_name(now.features), quality)
 
     @property
+    def evidence(self) -> Evidence | None:
+        """What the last `verdict` measured, for `camera.lesson`; None where there was no decision."""
+        return self._evidence
+
+    @property
     def timings_ms(self) -> dict[str, float]:
         """Milliseconds spent so far on landmarks, features and the step model, and the number of frames."""
         return {k: 1e3 * v for k, v in self._spent.items()} | {"frames": float(self._pushed)}
@@ -492,6 +523,7 @@ class LivenessSession:
                 return no_decision(f"the input could not be judged ({error})")
 
     def _verdict(self) -> Verdict:
+        self._evidence = None
         rows = np.array([c.quality for c in self._chosen])
         t = np.array([c.t for c in self._chosen])
         quality = inputs.summarise_quality(rows, t)
@@ -509,9 +541,28 @@ class LivenessSession:
         out = self._clip_model(**fed) if whole else run_steps(self._steps_of_a_short_clip(), **fed)
         spent = self.timings_ms | {"clip": 1e3 * (time.perf_counter() - begin)}
         last = _by_name(self._chosen[-1].features)
-        found = decide(self.bundle, out, presence, quality, cues=last, timings_ms=spent)
-        apart = self._out_of_step(float(t[0])) if presence[2] and found.decision == "attack" else ()
-        return no_decision(*apart, quality=quality, cues=found.cues, timings_ms=spent) if apart else found
+        seen = self._evidence_of(out, presence)
+        found = decide(self.bundle, out, presence, quality, self.camera, seen, cues=last, timings_ms=spent)
+        rejects = presence[2] and found.decision in ("attack", "not_sure")
+        apart = self._out_of_step(float(t[0])) if rejects else ()
+        if apart:
+            return no_decision(*apart, quality=quality, cues=found.cues, timings_ms=spent)
+        self._evidence = None if found.decision == "no_decision" else seen
+        return found
+
+    def _evidence_of(self, out: Mapping[str, np.ndarray], presence: np.ndarray) -> Evidence | None:
+        """What a taught camera needs; None where the model does not give it."""
+        if "pixels" not in out or "embedding" not in out:
+            return None
+        try:
+            limit = float(self.bundle.threshold(presence, len(self._chosen))["value"])
+        except BundleError:
+            return None
+        motion = float(np.ravel(out["logit"])[0] - np.ravel(out["pixels"])[0])
+        height, width = self._before.image.shape[:2]
+        crops = np.stack([c.crop for c in self._chosen])
+        embedding = np.ravel(out["embedding"]).astype(np.float64)
+        return Evidence(embedding, cameras.look(crops), motion, math.log(limit / (1 - limit)), (width, height))
 
     def _steps_of_a_short_clip(self) -> TfliteModel | OnnxModel:
         """The model that judges as many frames as there are: the whole-clip model takes 25."""
@@ -591,7 +642,8 @@ def predict_clip(clip: Clip, bundle: Bundle | str | Path, *, session: LivenessSe
             session.finish()
     except LivenessError as error:
         return no_decision(str(error), notes=notes)
-    found = replace(session.verdict(), notes=notes)
+    found = session.verdict()
+    found = replace(found, notes=(*notes, *found.notes))
     found.timings_ms["total"] = 1e3 * (time.perf_counter() - begin)
     return found
 

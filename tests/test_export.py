@@ -240,7 +240,12 @@ def test_less_evidence_never_accepts_a_species_more_often():
         "video+imu": dev_table(people, mask=[*many, 0.55, np.nan], print=many, injection=[*many, 0.9]),
         "video": dev_table(people, mask=many, print=many, injection=people),
     }
-    for name, by_pattern in export.thresholds_of(tables, targets=(0.05, 0.01)).items():
+    chosen = export.thresholds_of(tables, targets=(0.05, 0.01))
+    for pattern, floor in chosen.pop(bundles.FLOOR).items():  # below it lies one living face of twenty
+        table = tables[pattern]
+        assert floor["bpcer"]["k"] == (table["score"][table["is_bonafide"] == 1] < floor["value"]).sum()
+        assert floor["bpcer"]["value"] <= export.ASKED
+    for name, by_pattern in chosen.items():
         apcer = {
             p: metrics.apcer(t.score, t.is_bonafide, by_pattern[p]["value"], t.pai_species) for p, t in tables.items()
         }

@@ -1,0 +1,491 @@
+"""The taught camera: a linear head on the frozen embedding, fitted to a few of one's own clips.
+
+What a session measured of each clip (`Evidence`) comes in; a small JSON file beside the bundle goes out, and a `Reading`
+of every clip that is judged with it. Teaching needs scikit-learn, judging numpy alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from liveness_utils.bundle import Bundle
+from liveness_utils.config import plain
+from liveness_utils.errors import CameraError
+
+FORMAT = 1
+LIVING = "bona_fide"
+INSTRUMENTS = ("print", "screen", "mask", "attack")  # words to teach with, beside the course's species
+COMMON = ("print", "screen")  # what everybody has at hand; whatever of it is missing is said with each verdict
+RIDGE = 0.01  # C of the logistic regression
+PRIOR_SCALE = 10.0  # the general head's logit beside standardised numbers: hardly shrunk, so that it is the prior
+FARTHEST = 4.0  # as in `network.fusion.PictureHead`
+LOOK_SCALE = 3.0  # of the look beside the embedding, both in standard deviations
+STRANGE, TOO_STRANGE = 1.0, 1.3  # of the distance that taught clips have from one another: said; never accepted
+ALONE = 1.5  # bona fide alone: so many deviations below the taught living clips is the threshold
+LEAST_SPREAD = 0.8  # logits; three clips of one minute vary less than a week does
+LIVING_NEEDED = 2
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a session measured of one clip, as much as a taught camera needs: numbers, no picture.
+
+    Attributes:
+        embedding: (432,) the encoder's statistics, mean over the frames. look: (13,) see `look`.
+        motion: log odds of what moves, geometry and IMU. limit: the general network's threshold as a logit, for what
+            the clip has. size: width, height in px. moving: False for a single picture, which has no motion.
+    """
+
+    embedding: np.ndarray
+    look: np.ndarray
+    motion: float
+    limit: float
+    size: tuple[int, int]
+    moving: bool = True
+
+
+@dataclass(frozen=True)
+class Taught:
+    """One clip that was taught.
+
+    Attributes:
+        kind: `LIVING` or the attack's instrument: print, screen, mask, or a species. person: a code. light: a word.
+        name: of the file. lesson: number of the teaching it came with, from 1.
+        embedding, look, size: see `Evidence`, rounded.
+    """
+
+    kind: str
+    person: str
+    light: str
+    name: str
+    lesson: int
+    embedding: tuple[float, ...]
+    look: tuple[float, ...]
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a taught camera says of one clip.
+
+    Attributes:
+        score: 0..1, accepted from 0.5 on. decision: bona_fide, not_sure or attack, before any gate.
+        pixels: logit above the taught threshold. motion: log odds above the least that the general network would
+            accept with the best of pixels; the less of both counts.
+        distance: from the nearest taught living clip, 1 is as far as those are from one another.
+        reasons: why it is not accepted. notes: what was not taught.
+    """
+
+    score: float
+    decision: str
+    pixels: float
+    motion: float
+    distance: float
+    reasons: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Head:
+    """A fitted linear head.
+
+    Attributes:
+        mean, scale: (432,) of the taught embeddings. weight: (432,). prior: weight of the general logit. bias.
+        threshold: logit at which a clip is accepted. floor: below it a clip is an attack, between both *not sure*.
+        unit: distance that taught living clips have from one another; infinite where there is one alone.
+        errors: of clips left out in turn: living and attacks with k (wrong), n and an exact 95 % interval.
+        left_out: their logits, living and attacks, to be drawn.
+    """
+
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    weight: tuple[float, ...]
+    prior: float
+    bias: float
+    threshold: float
+    floor: float
+    unit: float
+    errors: dict[str, Any] = field(default_factory=dict)
+    left_out: dict[str, list[float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TaughtCamera:
+    """A head for one camera, with everything that it was taught.
+
+    Attributes:
+        name: of the camera. model: SHA-256 of the bundle's model, without which the numbers mean nothing.
+        clips: taught. head: fitted to them. general: the bundle's flat head, as in `Bundle.flat_head`.
+    """
+
+    name: str
+    model: str
+    clips: tuple[Taught, ...]
+    head: Head
+    general: dict[str, Any]
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What everybody has at hand and was not taught.
+
+        An attack that was taught as a species of the course counts as the instrument that it is.
+        """
+        known = {_instrument(clip.kind) for clip in self.clips}
+        return tuple(kind for kind in COMMON if kind not in known)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences that every verdict repeats."""
+        told = [f"{kind}s were not taught to this camera" for kind in self.missing]
+        if "mask" not in {_instrument(clip.kind) for clip in self.clips}:
+            told.append("masks were not taught to this camera")
+        return tuple(told)
+
+    def judge(self, seen: Evidence) -> Reading:
+        """Hold a clip against what was taught.
+
+        Args:
+            seen: of `LivenessSession.evidence`.
+        """
+        head = self.head
+        logit = _logits(head, self.general, seen.embedding[None])[0]
+        pixels = float(logit) - head.threshold
+        motion = seen.motion + float(self.general["bound"]) - seen.limit if seen.moving else math.inf
+        least = min(pixels, motion)
+        living = [clip for clip in self.clips if clip.kind == LIVING]
+        far = _distances(self.general, _stack(living), (seen.embedding[None], seen.look[None]))[0].min() / head.unit
+        reasons = []
+        if motion < 0:
+            reasons.append("what moves does not fit a living face in front of this device")
+        if pixels < 0:
+            reasons.append("looks more like what was taught as an attack than like the living face")
+        if not any(_same_camera(seen.size, clip.size) for clip in self.clips):
+            reasons.append(f"pictures of {seen.size[0]}×{seen.size[1]} px are of another camera: teach it, too")
+        if far > (TOO_STRANGE if least >= 0 else STRANGE):
+            reasons.append("this light, camera or distance was not taught: teach it or move")
+        if least >= 0 and not reasons:
+            decision = "bona_fide"
+        elif motion >= 0 and (far > STRANGE or least >= 0 or logit >= head.floor):
+            decision = "not_sure"
+        else:
+            decision = "attack"
+        if decision == "not_sure" and least >= 0:
+            least = -1e-3  # strange: never accepted
+        return Reading(_sigmoid(least), decision, pixels, motion, float(far), tuple(reasons), self.notes)
+
+    def describe(self) -> str:
+        """What it was taught and what it can promise, in a few lines."""
+        kinds = Counter((c.kind, c.light, c.person) for c in self.clips)
+        lines = [f"camera {self.name}: {len(self.clips)} clips in {max(c.lesson for c in self.clips)} lessons"]
+        lines += [
+            f"  {n} × {kind} of {person}{f', {light}' if light else ''}" for (kind, light, person), n in kinds.items()
+        ]
+        for side, held in self.head.errors.items():
+            lines.append(
+                f"  left out in turn, {side}: {held['k']} of {held['n']} wrong "
+                f"(95 %: {100 * held['low']:.0f} to {100 * held['high']:.0f} %)"
+            )
+        if not self.head.errors:
+            lines.append("  left out in turn: too few clips to say")
+        return "\n".join(lines + [f"  {note}" for note in self.notes])
+
+
+# ---------------------------------------------------------------------------------------- measuring
+def look(crops: np.ndarray) -> np.ndarray:
+    """Level, colour, contrast and sharpness of face crops: what light and camera leave in a picture.
+
+    Args:
+        crops: (n, H, W, 3) uint8 RGB; five of them, evenly spaced, are looked at.
+
+    Returns:
+        (13,) float32, each about 1 for a change that is easily seen.
+    """
+    rows = []
+    for k in np.unique(np.linspace(0, len(crops) - 1, 5).round().astype(int)):
+        lab = cv2.cvtColor(np.float32(crops[k]) / 255, cv2.COLOR_RGB2LAB)
+        level = np.ascontiguousarray(lab[..., 0])
+        blurs = [level, *(cv2.GaussianBlur(level, (0, 0), s) for s in (1, 2, 4))]
+        bands = [math.log(float(np.abs(a - b).mean()) + 0.05) for a, b in zip(blurs, blurs[1:], strict=False)]
+        grain = math.log(float(np.median(np.abs(level - cv2.medianBlur(level, 3)))) + 0.05)
+        rows.append([
+            level.mean() / 15, level.std() / 6, np.percentile(level, 5) / 10, np.percentile(level, 95) / 10,
+            *lab[..., 1:].mean(axis=(0, 1)) / 4, *lab[..., 1:].std(axis=(0, 1)) / 3,
+            3 * (bands[0] - bands[1]), 3 * (bands[1] - bands[2]), 2 * bands[0], 2 * bands[2], 2 * grain,
+        ])  # fmt: skip
+    return np.mean(rows, axis=0, dtype=np.float64).astype(np.float32)
+
+
+def _sigmoid(x: float) -> float:
+    return 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, x))))
+
+
+def _standard(general: dict[str, Any], embedding: np.ndarray) -> np.ndarray:
+    z = (embedding - np.asarray(general["level"])) / np.asarray(general["spread"])
+    return np.clip(z, -FARTHEST, FARTHEST)
+
+
+def general_logit(general: dict[str, Any], embedding: np.ndarray) -> np.ndarray:
+    """Log odds (n,) that embeddings (n, 432) are of no print and no screen, by the bundle's flat head."""
+    return _standard(general, embedding) @ np.asarray(general["weight"]) + general["bias"]
+
+
+def _logits(head: Head, general: dict[str, Any], embedding: np.ndarray) -> np.ndarray:
+    z = (embedding - np.asarray(head.mean)) / np.asarray(head.scale)
+    return z @ np.asarray(head.weight) + head.prior * general_logit(general, embedding) + head.bias
+
+
+def _stack(clips: Sequence[Taught]) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([c.embedding for c in clips]), np.array([c.look for c in clips])
+
+
+def _distances(general: dict[str, Any], known: tuple, seen: tuple) -> np.ndarray:
+    """Euclidean distances (m, n) of seen clips (m) from known ones (n), of embedding and look together."""
+    a, b = (np.hstack([_standard(general, e), LOOK_SCALE * np.asarray(v)]) for e, v in (seen, known))
+    return np.linalg.norm(a[:, None] - b[None], axis=2)
+
+
+def _instrument(kind: str) -> str:
+    for word in ("print", "mask"):
+        if word in kind:
+            return word
+    return "screen" if "replay" in kind or kind in ("screen", "phone", "tablet", "monitor") else kind
+
+
+# ----------------------------------------------------------------------------------------- teaching
+def lesson(
+    seen: Sequence[Evidence],
+    kind: str,
+    *,
+    names: Sequence[str],
+    person: str = "1",
+    light: str = "",
+    number: int = 1,
+) -> list[Taught]:
+    """Label what was measured of clips, to be taught.
+
+    Args:
+        seen: of `LivenessSession.evidence`, a clip each. kind: `LIVING`, or print, screen, mask or a species.
+        names: of the clips' files. person: a code, no name. light: a word of one's own. number: of the lesson.
+
+    """
+    return [
+        Taught(kind, person, light, name, number, tuple(float(f"{v:.4g}") for v in found.embedding),
+               tuple(float(f"{v:.4g}") for v in found.look), tuple(found.size))
+        for found, name in zip(seen, names, strict=True)
+    ]  # fmt: skip
+
+
+def teach(
+    clips: Sequence[Taught], bundle: Bundle, *, name: str = "camera", extend: TaughtCamera | None = None
+) -> TaughtCamera:
+    """Fit a head to clips, and choose its threshold on those left out in turn.
+
+    The general network's flat head is the prior: its logit is an input that is hardly shrunk, the 432 numbers of the
+    embedding correct it. Where attacks were taught, the threshold lies half way from the fit's own zero to where
+    clips left out (a person in turn where there are several, else a clip) are told apart best: few clips may move
+    it, and not far. Of living clips alone it is the general logit, a distance below theirs.
+
+    Args:
+        clips: of `lesson`. bundle: whose embedding they are of. name: of the camera.
+        extend: an earlier teaching, whose clips are kept.
+
+    Raises:
+        CameraError: too few clips, clips of cameras of different sizes, living and attack mixed up, or the bundle or
+            the earlier teaching does not fit.
+    """
+    general, model = _general(bundle), model_of(bundle)
+    if extend is not None:
+        if extend.model != model:
+            raise CameraError(f"camera {extend.name} was taught with another bundle: teach it anew.")
+        clips, name = (*extend.clips, *clips), extend.name
+    _check(clips, bundle)
+    head = fit(clips, general)
+    left = {side: np.mean(values) for side, values in head.left_out.items() if values}
+    if len(left) == 2 and left["living"] < left["attacks"]:
+        raise CameraError(
+            "living clips and attacks look mixed up: each, left out, is taken for the other; check the labels."
+        )
+    return TaughtCamera(name, model, tuple(clips), head, general)
+
+
+def fit(clips: Sequence[Taught], general: dict[str, Any]) -> Head:
+    """Fit a head to clips, as `teach` does, without asking whether they are enough.
+
+    Args:
+        clips: of `lesson`; rows of one name are parts of one clip. general: `Bundle.flat_head`.
+    """
+    alive = np.array([c.kind == LIVING for c in clips])
+    embedding, unit = _stack(clips)[0], _unit(clips, general)
+    if alive.all():
+        return _alone(embedding, general, unit)
+    names = np.array([f"{c.person} {c.kind} {c.name} {c.lesson}" for c in clips])
+    people = np.array([c.person for c in clips])
+    logits = _left_out(embedding, alive, people if len(set(people)) > 1 else names, general)
+    by_clip = [(alive[names == n][0], float(logits[names == n].mean())) for n in dict.fromkeys(names)]
+    living, attacks = (
+        np.array([v for side, v in by_clip if side == want and np.isfinite(v)]) for want in (True, False)
+    )
+    head = replace(_fit(embedding, alive, general), unit=unit)
+    if not (len(living) and len(attacks)):
+        return head
+    threshold = 0.5 * _best(living, attacks)
+    floor = threshold - 0.25 * max(0.0, float(living.mean() - attacks.mean()))
+    errors = {"living": _rate(living < threshold), "attacks": _rate(attacks >= threshold)}
+    left_out = {"living": living.round(3).tolist(), "attacks": attacks.round(3).tolist()}
+    return replace(head, threshold=float(threshold), floor=float(floor), errors=errors, left_out=left_out)
+
+
+def undo(camera: TaughtCamera, bundle: Bundle) -> TaughtCamera:
+    """Forget the last lesson.
+
+    Raises:
+        CameraError: it is the only one.
+    """
+    last = max(c.lesson for c in camera.clips)
+    kept = [c for c in camera.clips if c.lesson < last]
+    if not kept:
+        raise CameraError(f"camera {camera.name} had one lesson: remove the file instead.")
+    return teach(kept, bundle, name=camera.name)
+
+
+def model_of(bundle: Bundle) -> str:
+    """SHA-256 of the model that a camera's numbers come from."""
+    return str(bundle.files["model.tflite"]["sha256"])
+
+
+def _general(bundle: Bundle) -> dict[str, Any]:
+    if not bundle.flat_head:
+        raise CameraError(f"{bundle.folder}: this bundle cannot be taught: its manifest has no flat head.")
+    return dict(bundle.flat_head)
+
+
+def _check(clips: Sequence[Taught], bundle: Bundle) -> None:
+    known = (LIVING, *INSTRUMENTS, *bundle.species)
+    for kind in sorted({c.kind for c in clips} - set(known)):
+        raise CameraError(f"{kind!r} cannot be taught: say {', '.join(known[:4])}.")
+    living = len({(c.name, c.lesson) for c in clips if c.kind == LIVING})
+    if living < LIVING_NEEDED:
+        raise CameraError(f"{living} living clips are too few: give {LIVING_NEEDED} or more, in different lights.")
+    seen: dict[tuple, str] = {}
+    for clip in clips:
+        if clip.embedding in seen:
+            raise CameraError(f"{clip.name} shows the very same as {seen[clip.embedding]}: give each clip once.")
+        seen[clip.embedding] = clip.name
+    usual = Counter(c.size for c in clips).most_common(1)[0][0]
+    for clip in clips:
+        if not _same_camera(clip.size, usual):
+            raise CameraError(
+                f"{clip.name} is of another camera, or of one that was turned ({clip.size[0]}×{clip.size[1]} px, not "
+                f"{usual[0]}×{usual[1]}): teach each by itself."
+            )
+
+
+def _same_camera(size: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether pictures of two sizes may be of one camera: a cut or scaled copy differs by a few pixels."""
+    return all(abs(a - b) <= 0.1 * b for a, b in zip(size, other, strict=True))
+
+
+def _unit(clips: Sequence[Taught], general: dict[str, Any]) -> float:
+    living = [c for c in clips if c.kind == LIVING]
+    names = np.array([f"{c.person} {c.name} {c.lesson}" for c in living])
+    between = _distances(general, _stack(living), _stack(living))
+    nearest = np.where(names[:, None] == names[None], np.inf, between).min(axis=1)
+    return float(nearest.mean())
+
+
+def _alone(embedding: np.ndarray, general: dict[str, Any], unit: float) -> Head:
+    known = general_logit(general, embedding)
+    spread = max(float(known.std(ddof=1)), LEAST_SPREAD)
+    threshold = float(known.mean()) - ALONE * spread
+    size = embedding.shape[1]
+    return Head((0.0,) * size, (1.0,) * size, (0.0,) * size, 1.0, 0.0, threshold, threshold - spread, unit)
+
+
+def _fit(embedding: np.ndarray, alive: np.ndarray, general: dict[str, Any]) -> Head:
+    from sklearn.linear_model import LogisticRegression
+
+    mean, scale = embedding.mean(axis=0), embedding.std(axis=0) + 1e-9
+    prior = PRIOR_SCALE * general_logit(general, embedding)
+    ridge = LogisticRegression(C=RIDGE, class_weight="balanced", max_iter=3000)
+    weight = ridge.fit(np.column_stack([(embedding - mean) / scale, prior]), alive).coef_[0]
+    rounded = [tuple(float(f"{v:.5g}") for v in row) for row in (mean, scale, weight[:-1])]
+    return Head(*rounded, float(weight[-1]) * PRIOR_SCALE, float(ridge.intercept_[0]), 0.0, -0.5, math.inf)
+
+
+def _left_out(embedding: np.ndarray, alive: np.ndarray, groups: np.ndarray, general: dict[str, Any]) -> np.ndarray:
+    found = np.full(len(alive), np.nan)
+    for group in np.unique(groups):
+        out = groups == group
+        if len(np.unique(alive[~out])) == 2:
+            found[out] = _logits(_fit(embedding[~out], alive[~out], general), general, embedding[out])
+    return found
+
+
+def _best(living: np.ndarray, attacks: np.ndarray) -> float:
+    """The threshold of fewest errors, class by class; of several the nearest to zero."""
+    values = np.sort(np.concatenate([[0.0], living, attacks]))
+    middles = np.concatenate([[0.0], (values[1:] + values[:-1]) / 2])
+    wrong = np.array([(living < t).mean() + (attacks >= t).mean() for t in middles])
+    best = middles[wrong <= wrong.min() + 1e-9]
+    return float(best[np.abs(best).argmin()])
+
+
+def _rate(wrong: np.ndarray) -> dict[str, Any]:
+    from liveness_utils import metrics
+
+    return metrics.Rate(int(wrong.sum()), len(wrong)).as_dict()
+
+
+# --------------------------------------------------------------------------------------------- file
+def save(camera: TaughtCamera, path: str | os.PathLike) -> Path:
+    """Write a camera's file; it appears whole or not at all."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    content = {"format": FORMAT, **asdict(camera)}
+    part.write_text(json.dumps(plain(content), separators=(",", ":")) + "\n", encoding="utf-8")
+    os.replace(part, path)
+    return path
+
+
+def load(path: str | os.PathLike, bundle: Bundle) -> TaughtCamera:
+    """Read a camera's file.
+
+    Args:
+        path: that `save` wrote. bundle: with which it is to be used.
+
+    Raises:
+        CameraError: it cannot be read, is of another version, or was taught with another bundle.
+    """
+    path = Path(path)
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        if held.pop("format") != FORMAT:
+            raise CameraError(f"{path}: is a camera's file of another version: teach it anew.")
+        unit = held["head"]["unit"]
+        head = Head(**{**held["head"], "unit": math.inf if unit is None else unit})
+        clips = tuple(Taught(**{**clip, "size": tuple(clip["size"])}) for clip in held["clips"])
+        camera = TaughtCamera(held["name"], held["model"], clips, head, held["general"])
+    except OSError as error:
+        raise CameraError(
+            f"{path}: cannot be read ({error.strerror}); teach the camera first (`liveness teach`)."
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, CameraError):
+            raise
+        raise CameraError(f"{path}: is no camera's file ({error}): teach it anew (`liveness teach`).") from error
+    if camera.model != model_of(bundle):
+        raise CameraError(f"{path}: was taught with another bundle than {bundle.folder}: teach it anew.")
+    numbers = [camera.head.threshold, camera.head.floor, camera.head.prior, camera.head.bias, *camera.head.weight]
+    if not (np.isfinite(numbers).all() and len(camera.head.weight) == len(camera.general["weight"])):
+        raise CameraError(f"{path}: is damaged (a number is missing): teach the camera anew.")
+    return camera
