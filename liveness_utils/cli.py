@@ -273,14 +273,12 @@ def _evaluate(args: argparse.Namespace) -> None:
 def _add_benchmark(commands: Any) -> None:
     parser = _command(
         commands, "benchmark", _benchmark,
-        "Measure the bundle, and heads taught by a few people, on imported data sets.", UNREADABLE,
+        "Measure the bundle, and cameras taught by a few people, on imported data sets.", UNREADABLE,
     )  # fmt: skip
     parser.add_argument("data", type=Path, nargs="+", metavar="DATA", help="folders that `liveness import` made")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="default: the released one")
-    parser.add_argument(
-        "--encoder", type=Path, metavar="FILE", help="that embeds for the heads (default: the shipped one)"
-    )
     parser.add_argument("--people", type=int, nargs="+", default=[1, 2, 4], metavar="N", help="who teach (1 2 4)")
+    parser.add_argument("--clips", type=int, nargs="*", default=[2, 4, 8], metavar="N", help="that teach (2 4 8)")
     parser.add_argument("--draws", type=int, default=10, help="of people, for each number (10)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -292,15 +290,13 @@ def _add_benchmark(commands: Any) -> None:
 def _benchmark(args: argparse.Namespace) -> None:
     from liveness_utils import bundle, config
     from liveness_utils.deployment import benchmark
-    from liveness_utils.network import encoder as encoders
 
     held = bundle.load(args.bundle or config.default_bundle())
-    encoder, _ = encoders.load_encoder(args.encoder or config.imagenet_encoder())
     settings = benchmark.Settings(
-        tuple(args.people), args.draws, args.seed, args.workers, args.work or config.runs_dir() / "benchmark",
+        tuple(args.people), tuple(args.clips), args.draws, args.seed, args.workers, args.work or config.runs_dir() / "benchmark",
         sys.stderr.isatty(),
     )  # fmt: skip
-    results = [benchmark.measure(folder, held, encoder, settings) for folder in args.data]
+    results = [benchmark.measure(folder, held, settings) for folder in args.data]
     print(benchmark.summary(results))
     if args.json:
         config.write_json(args.json, benchmark.to_dict(results))

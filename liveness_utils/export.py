@@ -419,6 +419,26 @@ def parity(
     }
 
 
+def run_file(
+    path: str | os.PathLike, prepared: ds.Prepared, fill: np.ndarray, *,
+    rows: np.ndarray, names: Sequence[str], threads: int = 2, progress: bool = False,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Outputs of a converted whole-clip model on prepared clips.
+
+    Args:
+        path: .tflite or .onnx. fill: (G,), `Bundle.feature_fill`. rows: which clips. names: of the outputs.
+
+    Returns:
+        each output by name, (n, …).
+    """
+    from tqdm.auto import tqdm
+
+    model = bundles.open_model(path, threads)
+    samples = clip_samples(prepared, rows, fill)
+    results = [model(**s) for s in tqdm(samples, total=len(rows), desc=Path(path).stem, disable=not progress)]
+    return {name: np.concatenate([r[name] for r in results]) for name in names}
+
+
 def score_file(
     path: str | os.PathLike, prepared: ds.Prepared, fill: np.ndarray, *,
     split: str | Sequence[str] = "test", rows: np.ndarray | None = None, threads: int = 2, progress: bool = False,
@@ -428,16 +448,11 @@ def score_file(
     Args:
         path: .tflite or .onnx. fill: (G,), `Bundle.feature_fill`.
     """
-    from tqdm.auto import tqdm
-
     rows = prepared.rows(split) if rows is None else np.asarray(rows)
-    model = bundles.open_model(path, threads)
-    results = [
-        model(**s)
-        for s in tqdm(clip_samples(prepared, rows, fill), total=len(rows), desc=Path(path).stem, disable=not progress)
-    ]
-    out = {k: np.array([np.ravel(r[k])[0] for r in results]) for k in ("logit", "consistency")}
-    return score_table(prepared, rows, out)
+    names = ("logit", "consistency")
+    return score_table(
+        prepared, rows, run_file(path, prepared, fill, rows=rows, names=names, threads=threads, progress=progress)
+    )
 
 
 # ----------------------------------------------------------------------------------------- bundle

@@ -105,7 +105,8 @@ def _presentation(source: Path, paths: tuple[Path, ...], where: Path, rows: dict
     if alive is None:
         return None
     subject, video = _subject(name, row, options), _word(row, "video", "video_id")
-    known = {k: _word(row, k) for k in ("instrument_id", "capture_device_id", "scene_id", "light")}
+    words = {"instrument_id": (), "capture_device_id": ("camera",), "scene_id": ("session",), "light": ()}
+    known = {name: _word(row, name, *others) for name, others in words.items()}
     split = SPLIT_NAMES.get(str(row.get("split", "")).lower()) or split_of(where.relative_to(source).parts[:-1])
     species = None if alive else _word(row, "pai_species") or species_of(row.get("kind"))
     fps = options.fps if kind == "frames" else None
@@ -167,7 +168,7 @@ def _recording(source: Path, row: dict) -> Presentation:
 
 
 IMAGES = Layout(
-    "image-folder", "single pictures", "[train|test/]real|fake/*.jpg|png, and perhaps images.csv (file, subject, video, kind)",
+    "image-folder", "single pictures", "[train|test/]real|fake/*.jpg|png, and perhaps images.csv (file, subject, video, kind, camera, light, session)",
     _OWN, "make it", "none", (), images,
     note=f"Stills: no motion, no IMU, judged by pixels alone. {_RULE}",
 )  # fmt: skip

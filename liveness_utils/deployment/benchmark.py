@@ -1,7 +1,8 @@
-"""What a detector is worth on somebody's data: a bundle as it ships, and heads taught on the spot.
+"""What a detector is worth on somebody's data: a bundle as it ships, and cameras taught on the spot.
 
 Imported data sets come in (`liveness import`), stills or clips; a table of rates by video goes out. People are
-disjoint: nobody who teaches a head is tested.
+disjoint: nobody who teaches a camera is tested. A camera is taught as `liveness teach` does it, on the embedding of
+the bundle's own model; of its verdict the pixels alone are measured, for stills do not move.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ import pandas as pd
 from liveness_utils import bundle as bundles
 from liveness_utils import dataset as ds
 from liveness_utils import metrics, real
+from liveness_utils.deployment import camera as cameras
 from liveness_utils.errors import DatasetError, MetricError
-from liveness_utils.evaluation.taught import Frames, taught
+from liveness_utils.evaluation.taught import Fit, Frames, taught
 
 ALL = "all"  # species are taught, none is left out
+NONE = "every attack"  # is left out: bona fide alone is taught
+EACH = "each camera"  # by itself, mean of them
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Settings:
 
     Attributes:
         people: how many teach.
+        clips: how many of their videos, beside all of them.
         draws: of people, for each number.
         seed: of the draws and the bootstrap.
         workers: processes that track and crop.
@@ -39,6 +44,7 @@ class Settings:
     """
 
     people: tuple[int, ...] = (1, 2, 4)
+    clips: tuple[int, ...] = (2, 4, 8)
     draws: int = 10
     seed: int = 0
     workers: int = 2
@@ -54,24 +60,29 @@ class Result:
         name: of the data set's folder.
         untouched: of the bundle at its own threshold: pattern, threshold, auc, eer, BPCER, APCER by species, no
             decisions; rates with k, n and interval.
-        taught: one row a number of people and species left out (`ALL` for none): AUC and EER, means over draws
-            and the range of 95 % of them; None where the data names too few people.
+        taught: one row a camera (`ALL` mixed, `EACH` by itself), number of people, of clips (0 for all of theirs) and
+            species left out (`ALL` for none, `NONE` where bona fide alone is taught): AUC and EER, means over draws
+            and the range of 95 % of them, and at the taught threshold BPCER and the worst species' APCER, pooled over
+            draws; None where the data names too few people.
+        elsewhere: one row a number of people, where the data names cameras, lights or sessions: taught in one of them,
+            the share of videos that is announced as not taught, in the others and there; and the share of attacks of
+            the others that is accepted all the same.
         note: why `taught` is None.
     """
 
     name: str
     untouched: dict[str, Any]
     taught: pd.DataFrame | None
+    elsewhere: pd.DataFrame | None = None
     note: str = ""
 
 
-def measure(folder: str | os.PathLike, bundle: bundles.Bundle, encoder: Any, settings: Settings) -> Result:
+def measure(folder: str | os.PathLike, bundle: bundles.Bundle, settings: Settings) -> Result:
     """Measure one imported data set.
 
     Args:
         folder: of clips, with manifest.parquet (`liveness import`).
-        bundle: judged with as it ships.
-        encoder: `network.encoder.Encoder`, frozen; heads are taught on its embedding.
+        bundle: judged with as it ships; cameras are taught on its embedding.
         settings: see `Settings`.
 
     Returns:
@@ -86,15 +97,39 @@ def measure(folder: str | os.PathLike, bundle: bundles.Bundle, encoder: Any, set
     name = folder.resolve().name
     where = ds.prepare(folder, settings.work / name, workers=settings.workers, progress=settings.progress)
     prepared = ds.open_prepared(where)
-    table, note = None, ""
+    outputs = _outputs(prepared, bundle, settings)
+    table, away, note = None, None, ""
     try:
-        table = taught_table(frames_of(prepared, encoder), settings)
+        frames = frames_of(prepared, outputs["embedding"])
+        table = taught_table(frames, bundle.flat_head, settings)
+        away = elsewhere(frames, bundle, settings)
     except MetricError as error:
         note = str(error)
-    return Result(name, untouched(prepared, bundle, settings), table, note)
+    return Result(name, untouched(prepared, outputs, bundle, settings), table, away, note)
 
 
-def untouched(prepared: ds.Prepared, bundle: bundles.Bundle, settings: Settings) -> dict[str, Any]:
+def _outputs(prepared: ds.Prepared, bundle: bundles.Bundle, settings: Settings) -> dict[str, np.ndarray]:
+    """What the shipped model says of every clip: logit, consistency (n,), embedding (n, 432); kept beside the arrays."""
+    from liveness_utils import export
+
+    path = prepared.folder / f"outputs_{cameras.model_of(bundle)[:12]}_{prepared.mark}.npz"
+    names = ("logit", "consistency", "embedding")
+    if not path.is_file():
+        fill, rows = np.asarray(bundle.feature_fill, np.float32), np.arange(len(prepared))
+        found = export.run_file(
+            bundle.path("model.tflite"), prepared, fill, rows=rows, names=names, threads=settings.workers,
+            progress=settings.progress,
+        )  # fmt: skip
+        part = path.with_name(f".{path.name}")
+        np.savez(part, **found)
+        os.replace(part if part.suffix == ".npz" else part.with_suffix(".npz"), path)
+    with np.load(path) as held:
+        return {name: held[name] for name in names}
+
+
+def untouched(
+    prepared: ds.Prepared, outputs: Mapping[str, np.ndarray], bundle: bundles.Bundle, settings: Settings
+) -> dict[str, Any]:
     """Rates of a bundle at the threshold that it ships, for what the data set's clips hold.
 
     Stills count as they are. Clips are judged whole: under 2.4 s they are no decision here, where `liveness predict`
@@ -102,7 +137,8 @@ def untouched(prepared: ds.Prepared, bundle: bundles.Bundle, settings: Settings)
 
     Args:
         prepared: of one data set.
-        bundle: whose model judges.
+        outputs: of the bundle's model on it, logit and consistency (n,).
+        bundle: whose threshold judges.
         settings: see `Settings`.
 
     Returns:
@@ -111,19 +147,16 @@ def untouched(prepared: ds.Prepared, bundle: bundles.Bundle, settings: Settings)
     Raises:
         MetricError: one class only.
     """
-    from liveness_utils import export
+    from liveness_utils.network.scoring import score_table
 
-    fill = np.asarray(bundle.feature_fill, np.float32)
     rows, presence = np.arange(len(prepared)), np.median(prepared.presence, axis=0)
-    scores = export.score_file(
-        bundle.path("model.tflite"), prepared, fill, rows=rows, threads=settings.workers, progress=settings.progress
-    )
+    scores = score_table(prepared, rows, dict(outputs))
     scores = real.by_video(scores.assign(video_id=videos(prepared)))
-    held = bundle.threshold(presence)
-    judged = real.judged(scores, held["value"])
+    threshold = bundle.threshold(presence)["value"]
+    judged = real.judged(scores, threshold)
     return {
         "pattern": bundles.pattern_name(presence),
-        "threshold": held["value"],
+        "threshold": threshold,
         "auc": vars(real.auc(judged, seed=settings.seed)),
         "eer": metrics.eer(judged["raw_score"], judged["is_bonafide"].astype(int)),
         "rates": {name: rate.as_dict() for name, rate in real.errors(judged).items()},
@@ -139,58 +172,168 @@ def videos(prepared: ds.Prepared) -> np.ndarray:
     return named.astype("string").fillna(manifest["clip_id"].astype("string")).to_numpy(str)
 
 
-def frames_of(prepared: ds.Prepared, encoder: Any) -> Frames:
-    """Embeddings of all plain crops of a data set: a still's one, of a clip every second picture.
+def frames_of(prepared: ds.Prepared, embedding: np.ndarray) -> Frames:
+    """A data set's stills or clips as `Frames`: a row each, grouped by camera, light or session where they are named.
 
     Args:
         prepared: of one data set.
-        encoder: see `measure`.
+        embedding: (n, 432) of the bundle's model.
 
     Raises:
         MetricError: the data names no people.
     """
-    from liveness_utils.network.encoder import embed
-
-    people = prepared.manifest["subject_id"]
-    if people.isna().any():
-        raise MetricError("Some clips name no person: heads cannot be taught by some people and tested on others.")
+    manifest = prepared.manifest
+    if manifest["subject_id"].isna().any():
+        raise MetricError("Some clips name no person: cameras cannot be taught by some people and tested on others.")
     known = np.flatnonzero(np.isfinite(prepared.labels))
-    shown = [0] if prepared.stills else list(range(0, prepared.crops.shape[1], 2))
-    embedding = np.stack([embed(encoder, np.ascontiguousarray(prepared.crops[k][shown])) for k in known])
-    of_clip = [prepared.labels, people.to_numpy(str), videos(prepared), prepared.species_names]
-    return Frames(embedding.reshape(-1, embedding.shape[-1]), *(np.repeat(v[known], len(shown)) for v in of_clip))
+    look = np.stack([cameras.look(prepared.crops[k][: prepared.pictures]) for k in known])
+    of_clip = [prepared.labels, manifest["subject_id"].to_numpy(str), videos(prepared), prepared.species_names]
+    return Frames(embedding[known], *(v[known] for v in of_clip), look, _groups(manifest)[known])
 
 
-def taught_table(frames: Frames, settings: Settings) -> pd.DataFrame:
-    """AUC and EER of heads taught by so many people, with every species and with all but one of them.
+def _groups(manifest: pd.DataFrame) -> np.ndarray:
+    """Camera, else light, else session of each clip, as far as the manifest names several; "" where it names none."""
+    for name in ("capture_device_id", "light", "scene_id"):
+        if name in manifest and manifest[name].notna().all() and manifest[name].nunique() > 1:
+            return manifest[name].to_numpy(str)
+    return np.full(len(manifest), "")
+
+
+def taught_rows(frames: Frames) -> list[cameras.Taught]:
+    """A data set's rows as clips to teach."""
+    return [
+        cameras.Taught(
+            cameras.LIVING if alive else str(kind),
+            str(person),
+            "",
+            str(video),
+            1,
+            tuple(embedding),
+            tuple(look),
+            (0, 0),
+        )
+        for embedding, look, alive, person, video, kind in zip(
+            frames.embedding, frames.look, frames.alive, frames.person, frames.video, frames.kind, strict=True
+        )
+    ]
+
+
+def taught_head(general: Mapping[str, Any]) -> Fit:
+    """Teach as `camera.teach` does; scores are logits above the taught threshold.
+
+    Args:
+        general: `Bundle.flat_head`.
+    """
+
+    def fit(learnt: Frames):
+        head = cameras.fit(taught_rows(learnt), dict(general))
+        return lambda frames: cameras.logits(head, dict(general), frames.embedding) - head.threshold
+
+    return fit
+
+
+def taught_table(frames: Frames, general: Mapping[str, Any], settings: Settings) -> pd.DataFrame:
+    """What cameras taught by so many people and clips are worth; see `Result.taught`.
 
     Where a species is left out, only it is tested, beside the living faces: what was not taught is not known.
 
     Args:
-        frames: of one data set.
-        settings: see `Settings`.
-
-    Returns:
-        Columns people, left_out (`ALL` for none), auc, auc_low, auc_high, eer, eer_low, eer_high, draws.
+        frames: of one data set. general: `Bundle.flat_head`. settings: see `Settings`.
 
     Raises:
         MetricError: too few people.
     """
     species = sorted(set(frames.kind[frames.alive == 0]))
-    options = {"people": settings.people, "draws": settings.draws, "seed": settings.seed}
-    parts = {ALL: taught(frames, **options)}
-    for left in species if len(species) > 1 else ():
-        others = [name for name in species if name != left]
-        parts[left] = taught(frames, kinds=others, tested=[left], **options)
+    options = {"draws": settings.draws, "seed": settings.seed, "fit": taught_head(general)}
+    wanted: list[tuple[str, int, dict]] = [(ALL, 0, {}), (NONE, 0, {"kinds": ()})]
+    wanted += [
+        (left, 0, {"kinds": [name for name in species if name != left], "tested": [left]})
+        for left in (species if len(species) > 1 else ())
+    ]
+    wanted += [(ALL, count, {"clips": count, "people": settings.people[-1:]}) for count in settings.clips]
+    groups = [g for g in np.unique(frames.group) if g]
     rows = []
-    for left, table in parts.items():
-        for count, part in table.groupby("people", sort=False):
-            row = {"people": count, "left_out": left, "draws": len(part)}
-            for name in ("auc", "eer"):
-                low, high = np.percentile(part[name], [2.5, 97.5])
-                row |= {name: part[name].mean(), f"{name}_low": low, f"{name}_high": high}
-            rows.append(row)
+    for place in (ALL, EACH) if groups else (ALL,):
+        parts = [frames] if place == ALL else [frames.where(frames.group == g) for g in groups]
+        for left, clips, chosen in wanted:
+            tables = [taught(part, **{"people": settings.people, **options, **chosen}) for part in parts]
+            for count, table in pd.concat(tables).groupby("people", sort=False):
+                rows.append({"camera": place, "people": count, "clips": clips, "left_out": left, **_pooled(table)})
     return pd.DataFrame(rows)
+
+
+def _pooled(table: pd.DataFrame) -> dict[str, float]:
+    """Means and ranges over draws (of each camera alike), and rates at the threshold over all of them."""
+    row: dict[str, float] = {"draws": len(table)}
+    for name in ("auc", "eer"):
+        low, high = np.percentile(table[name], [2.5, 97.5])
+        row |= {name: table[name].mean(), f"{name}_low": low, f"{name}_high": high}
+    wrong, all_of = (pd.DataFrame(list(table[f"apcer_{c}"])).sum() for c in "kn")
+    rates = wrong / all_of
+    return row | {
+        "bpcer": table["bpcer_k"].sum() / table["bpcer_n"].sum(), "apcer": float(wrong.sum() / all_of.sum()),
+        "apcer_worst": float(rates.max()), "worst": str(rates.idxmax()),
+    }  # fmt: skip
+
+
+def elsewhere(frames: Frames, bundle: bundles.Bundle, settings: Settings) -> pd.DataFrame | None:
+    """Teach in one camera, light or session and judge all of them; see `Result.elsewhere`.
+
+    Args:
+        frames: of one data set. bundle: whose embedding it is. settings: see `Settings`.
+
+    Returns:
+        Columns people, announced, announced_there, accepted_attacks, accepted_living, videos; None where the data
+        names no groups.
+    """
+    groups = [g for g in np.unique(frames.group) if g]
+    rows = []
+    for draw in range(settings.draws if groups else 0):
+        order = np.random.default_rng([settings.seed, draw]).permutation(np.unique(frames.person))
+        for count in (n for n in settings.people if n > 1):
+            for group in groups:
+                teach = np.isin(frames.person, order[:count])
+                if len(np.unique(frames.alive[teach & (frames.group == group)])) == 2:
+                    rows.append({"people": count, **_elsewhere(frames, teach, group, bundle)})
+    if not rows:
+        return None
+    sums = pd.DataFrame(rows).groupby("people", sort=False).sum()
+    return pd.DataFrame({
+        "people": sums.index, "announced": (sums["strange_out"] / sums["out"]).to_numpy(),
+        "announced_there": (sums["strange_in"] / sums["in"]).to_numpy(),
+        "accepted_attacks": (sums["accepted_attacks"] / sums["attacks"]).to_numpy(),
+        "accepted_living": (sums["accepted_living"] / sums["living"]).to_numpy(), "videos": sums["out"].to_numpy(),
+    })  # fmt: skip
+
+
+def _elsewhere(frames: Frames, teach: np.ndarray, group: str, bundle: bundles.Bundle) -> dict[str, int]:
+    here = frames.group == group
+    rows = taught_rows(frames.where(teach & here))
+    general = dict(bundle.flat_head)
+    camera = cameras.TaughtCamera(group, "", tuple(rows), cameras.fit(rows, general), general)
+    tested = frames.where(~teach)
+    read = [camera.judge(seen) for seen in _by_video_evidence(tested)]
+    _, first = np.unique(tested.video, return_index=True)
+    out, alive = tested.group[first] != group, tested.alive[first] == 1
+    strange = np.array([r.distance > cameras.STRANGE for r in read])
+    accepted = np.array([r.decision == "bona_fide" for r in read])
+    return {
+        "strange_out": int(strange[out].sum()), "out": int(out.sum()),
+        "strange_in": int(strange[~out & alive].sum()), "in": int((~out & alive).sum()),
+        "accepted_attacks": int(accepted[out & ~alive].sum()), "attacks": int((out & ~alive).sum()),
+        "accepted_living": int(accepted[~out & alive].sum()), "living": int((~out & alive).sum()),
+    }  # fmt: skip
+
+
+def _by_video_evidence(frames: Frames) -> list[cameras.Evidence]:
+    """What a session would have measured of each video, in the order of their names, its motion aside."""
+    return [
+        cameras.Evidence(
+            frames.embedding[frames.video == name].mean(axis=0), frames.look[frames.video == name].mean(axis=0),
+            0.0, 0.0, (0, 0), moving=False,
+        )
+        for name in np.unique(frames.video)
+    ]  # fmt: skip
 
 
 def published() -> pd.DataFrame:
@@ -212,12 +355,13 @@ def summary(results: Sequence[Result]) -> str:
         ]
         if result.taught is None:
             lines.append(f"  taught: not measured. {result.note}")
-        for row in () if result.taught is None else result.taught.itertuples():
-            species = "every species taught" if row.left_out == ALL else f"{row.left_out} not taught, tested alone"
-            lines.append(
-                f"  taught by {row.people}, {species}: AUC {row.auc:.3f} [{row.auc_low:.2f}, {row.auc_high:.2f}], "
-                f"EER {100 * row.eer:.1f} % [{100 * row.eer_low:.0f}, {100 * row.eer_high:.0f}]"
-            )
+        lines += [] if result.taught is None else [_told(row) for row in result.taught.itertuples()]
+        lines += [
+            f"  taught by {row.people} in one camera, light or session: announced as not taught are "
+            f"{100 * row.announced:.0f} % of the others' {row.videos} videos and {100 * row.announced_there:.0f} % of the "
+            f"living there; of the others' attacks {100 * row.accepted_attacks:.1f} % are accepted all the same"
+            for row in (() if result.elsewhere is None else result.elsewhere.itertuples())
+        ]
     lines.append("Published detectors on such data (another protocol each, see the source):")
     for row in published().itertuples():
         area = "" if np.isnan(row.auc) else f"AUC {row.auc:.3f}, "
@@ -225,12 +369,28 @@ def summary(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
+def _told(row: Any) -> str:
+    what = {ALL: "every species taught", NONE: "bona fide alone taught"}
+    species = what.get(row.left_out, f"{row.left_out} not taught, tested alone")
+    where = "" if row.camera == ALL else f" {row.camera},"
+    clips = f" with {row.clips} clips" if row.clips else ""
+    return (
+        f"  taught{where} by {row.people}{clips}, {species}: AUC {row.auc:.3f} [{row.auc_low:.2f}, {row.auc_high:.2f}], "
+        f"EER {100 * row.eer:.1f} % [{100 * row.eer_low:.0f}, {100 * row.eer_high:.0f}]; at its threshold "
+        f"BPCER {100 * row.bpcer:.1f} %, APCER {100 * row.apcer:.1f} % (worst: {row.worst} {100 * row.apcer_worst:.1f} %)"
+    )
+
+
 def to_dict(results: Sequence[Result]) -> dict[str, Any]:
-    """All numbers, for JSON: by data set's name ``untouched``, ``taught`` (rows) and ``note``."""
+    """All numbers, for JSON: by data set's name ``untouched``, ``taught`` and ``elsewhere`` (rows) and ``note``."""
+
+    def rows(table: pd.DataFrame | None) -> list[dict] | None:
+        return None if table is None else table.to_dict("records")
+
     return {
-        r.name: {"untouched": r.untouched, "taught": None if r.taught is None else r.taught.to_dict("records"), "note": r.note}
+        r.name: {"untouched": r.untouched, "taught": rows(r.taught), "elsewhere": rows(r.elsewhere), "note": r.note}
         for r in results
-    }  # fmt: skip
+    }
 
 
 def markdown(measured: Mapping[str, Any]) -> str:

@@ -82,7 +82,8 @@ class Reading:
         score: 0..1, accepted from 0.5 on. decision: bona_fide, not_sure or attack, before any gate.
         pixels: logit above the taught threshold. motion: log odds above the least that the general network would
             accept with the best of pixels; the less of both counts.
-        distance: from the nearest taught living clip, 1 is as far as those are from one another.
+        distance: from the nearest taught living clip, or of what looks like an attack from the nearest clip of any
+            kind; 1 is as far as living ones are from one another.
         reasons: why it is not accepted. notes: what was not taught.
     """
 
@@ -158,12 +159,14 @@ class TaughtCamera:
             seen: of `LivenessSession.evidence`.
         """
         head = self.head
-        logit = _logits(head, self.general, seen.embedding[None])[0]
+        logit = logits(head, self.general, seen.embedding[None])[0]
         pixels = float(logit) - head.threshold
         motion = seen.motion + float(self.general["bound"]) - seen.limit if seen.moving else math.inf
         least = min(pixels, motion)
-        living = [clip for clip in self.clips if clip.kind == LIVING]
-        far = _distances(self.general, _stack(living), (seen.embedding[None], seen.look[None]))[0].min() / head.unit
+        living = np.array([clip.kind == LIVING for clip in self.clips])
+        away = _distances(self.general, _stack(self.clips), (seen.embedding[None], seen.look[None]))[0] / head.unit
+        # What passes has to be near a living clip; what does not, near anything that was taught, to be called an attack.
+        far = away[living].min() if least >= 0 else away.min()
         reasons = []
         if motion < 0:
             reasons.append("what moves does not fit a living face in front of this device")
@@ -239,7 +242,8 @@ def general_logit(general: dict[str, Any], embedding: np.ndarray) -> np.ndarray:
     return _standard(general, embedding) @ np.asarray(general["weight"]) + general["bias"]
 
 
-def _logits(head: Head, general: dict[str, Any], embedding: np.ndarray) -> np.ndarray:
+def logits(head: Head, general: dict[str, Any], embedding: np.ndarray) -> np.ndarray:
+    """Log odds (n,) of embeddings (n, 432) by a taught head; from its threshold on a clip is accepted."""
     z = (embedding - np.asarray(head.mean)) / np.asarray(head.scale)
     return z @ np.asarray(head.weight) + head.prior * general_logit(general, embedding) + head.bias
 
@@ -427,7 +431,7 @@ def _left_out(embedding: np.ndarray, alive: np.ndarray, groups: np.ndarray, gene
     for group in np.unique(groups):
         out = groups == group
         if len(np.unique(alive[~out])) == 2:
-            found[out] = _logits(_fit(embedding[~out], alive[~out], general), general, embedding[out])
+            found[out] = logits(_fit(embedding[~out], alive[~out], general), general, embedding[out])
     return found
 
 
@@ -471,9 +475,11 @@ def load(path: str | os.PathLike, bundle: Bundle) -> TaughtCamera:
         held = json.loads(path.read_text(encoding="utf-8"))
         if held.pop("format") != FORMAT:
             raise CameraError(f"{path}: is a camera's file of another version: teach it anew.")
+        arrays = {name: tuple(held["head"][name]) for name in ("mean", "scale", "weight")}
         unit = held["head"]["unit"]
-        head = Head(**{**held["head"], "unit": math.inf if unit is None else unit})
-        clips = tuple(Taught(**{**clip, "size": tuple(clip["size"])}) for clip in held["clips"])
+        head = Head(**{**held["head"], **arrays, "unit": math.inf if unit is None else unit})
+        rows = ({**c, **{n: tuple(c[n]) for n in ("embedding", "look", "size")}} for c in held["clips"])
+        clips = tuple(Taught(**row) for row in rows)
         camera = TaughtCamera(held["name"], held["model"], clips, head, held["general"])
     except OSError as error:
         raise CameraError(
@@ -486,6 +492,7 @@ def load(path: str | os.PathLike, bundle: Bundle) -> TaughtCamera:
     if camera.model != model_of(bundle):
         raise CameraError(f"{path}: was taught with another bundle than {bundle.folder}: teach it anew.")
     numbers = [camera.head.threshold, camera.head.floor, camera.head.prior, camera.head.bias, *camera.head.weight]
-    if not (np.isfinite(numbers).all() and len(camera.head.weight) == len(camera.general["weight"])):
+    whole = all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
+    if not (whole and len(camera.head.weight) == len(camera.general["weight"])):
         raise CameraError(f"{path}: is damaged (a number is missing): teach the camera anew.")
     return camera

@@ -83,7 +83,8 @@ def lessons(
             raise CameraError(f"{path}: cannot be taught: {str(error).removeprefix(f'{path}: ')}") from error
         living = kind == cameras.LIVING
         shown, light = (kind, word) if living else (word or kind, "")
-        rows += cameras.lesson(seen, shown, names=[path.name] * len(seen), person=person, light=light, number=number)
+        names = ["/".join(path.parts[-2:])] * len(seen)
+        rows += cameras.lesson(seen, shown, names=names, person=person, light=light, number=number)
     return rows
 
 

@@ -6,7 +6,7 @@ mean over a video counts; a video is of one person, and nobody who taught is tes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +32,7 @@ class Frames:
         person: (n,) who is shown.
         video: (n,) which recording; a video is of one person and one kind.
         kind: (n,) species of an attack; anything for a living face.
+        look: (n, 13) of `camera.look`, or None. group: (n,) camera, light or session, or None.
 
     Raises:
         MetricError: lengths differ, a number is not finite, or a video is of two people or of two labels.
@@ -42,9 +43,11 @@ class Frames:
     person: np.ndarray
     video: np.ndarray
     kind: np.ndarray
+    look: np.ndarray | None = None
+    group: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        lengths = {len(getattr(self, name)) for name in self.__dataclass_fields__}
+        lengths = {len(column) for column in vars(self).values() if column is not None}
         if len(lengths) != 1:
             raise MetricError(f"Frames need as many labels as embeddings, not {sorted(lengths)}: give one of each.")
         if not np.isfinite(self.embedding).all():
@@ -56,7 +59,10 @@ class Frames:
 
     def where(self, rows: np.ndarray) -> Frames:
         """The frames that a boolean mask (n,) or an index names."""
-        return Frames(*(np.asarray(getattr(self, name))[rows] for name in self.__dataclass_fields__))
+        return Frames(**{k: None if v is None else np.asarray(v)[rows] for k, v in vars(self).items()})
+
+
+Fit = Callable[[Frames], Callable[[Frames], np.ndarray]]  # teaches; gives logits (n,) above the head's own threshold
 
 
 def taught(
@@ -67,8 +73,8 @@ def taught(
     seed: int = 0,
     kinds: Sequence[str] | None = None,
     tested: Sequence[str] | None = None,
-    videos: tuple[int, int] | None = None,
-    c: float = C,
+    clips: int | None = None,
+    fit: Fit | None = None,
 ) -> pd.DataFrame:
     """Teach a linear head by a few people and test it on everybody else, several times.
 
@@ -77,13 +83,14 @@ def taught(
         people: how many teach.
         draws: of people, seeded; a draw of four begins with the two and the one of the same draw.
         seed: of the draws.
-        kinds: attack species that are taught; None for all.
+        kinds: attack species that are taught; None for all, () for bona fide alone.
         tested: attack species that are tested; None for all.
-        videos: at most so many bona fide and attack videos of each person teach; None for all.
-        c: inverse strength of the head's ridge, see `fit_head`.
+        clips: at most so many videos teach, living ones and attacks by turns; None for all.
+        fit: of the head; the ridge of `fit_head` where None.
 
     Returns:
-        One row a number of people and draw: people, draw, auc, eer, n (tested videos), taught (the people).
+        One row a number of people and draw: people, draw, auc, eer, n (tested videos), taught (the people), and at
+        the head's own threshold bpcer_k, bpcer_n, and apcer_k and apcer_n of each species as dicts.
 
     Raises:
         MetricError: too few people, or a draw without both labels on either side.
@@ -96,32 +103,50 @@ def taught(
         for count in people:
             of_teachers = np.isin(frames.person, order[:count])
             learnt = frames.where(of_teachers & _is_of(frames, kinds))
-            if videos:
-                learnt = learnt.where(_few_videos(learnt, videos, np.random.default_rng([seed, draw, count])))
-            rates = _rates(learnt, frames.where(~of_teachers & _is_of(frames, tested)), c)
+            if clips:
+                learnt = learnt.where(_few_videos(learnt, clips, np.random.default_rng([seed, draw, count])))
+            rates = _rates(learnt, frames.where(~of_teachers & _is_of(frames, tested)), fit or ridge())
             rows.append({"people": count, "draw": draw, **rates, "taught": tuple(str(p) for p in order[:count])})
     return pd.DataFrame(rows)
 
 
-def _rates(learnt: Frames, tested: Frames, c: float) -> dict:
+def ridge(c: float = C) -> Fit:
+    """The linear head of `fit_head`, its threshold at zero."""
+
+    def fit(learnt: Frames) -> Callable[[Frames], np.ndarray]:
+        if len(np.unique(learnt.alive)) < 2:
+            raise MetricError("A draw of people has no living face or no attack: give frames of both for each person.")
+        head = fit_head(learnt, c)
+        return lambda frames: head.decision_function(frames.embedding)
+
+    return fit
+
+
+def _rates(learnt: Frames, tested: Frames, fit: Fit) -> dict:
     check_apart(learnt, tested)
-    _need_both(learnt, tested)
-    by_video = score_videos(fit_head(learnt, c), tested)
-    auc = float(roc_auc_score(by_video["alive"], by_video["score"]))
-    return {"auc": auc, "eer": eer(by_video["score"], by_video["alive"]), "n": len(by_video)}
+    if len(np.unique(tested.alive)) < 2:
+        raise MetricError("Nobody is left to test, or no attack: give frames of both labels of more people.")
+    videos = by_video(tested, fit(learnt)(tested))
+    auc = float(roc_auc_score(videos["alive"], videos["score"]))
+    living, attacks = videos[videos["alive"] == 1], videos[videos["alive"] == 0]
+    species = attacks.groupby("kind")["score"]
+    return {
+        "auc": auc, "eer": eer(videos["score"], videos["alive"]), "n": len(videos),
+        "bpcer_k": int((living["score"] < 0).sum()), "bpcer_n": len(living),
+        "apcer_k": species.agg(lambda x: int((x >= 0).sum())).to_dict(), "apcer_n": species.size().to_dict(),
+    }  # fmt: skip
 
 
 def _is_of(frames: Frames, kinds: Sequence[str] | None) -> np.ndarray:
-    return np.isin(frames.kind, kinds) | (frames.alive == 1) if kinds else np.ones(len(frames.alive), bool)
+    return np.ones(len(frames.alive), bool) if kinds is None else np.isin(frames.kind, kinds) | (frames.alive == 1)
 
 
-def _few_videos(frames: Frames, most: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Mask (n,) of the frames of at most so many (bona fide, attack) videos a person."""
-    table = pd.DataFrame({"video": frames.video, "person": frames.person, "alive": frames.alive}).drop_duplicates()
+def _few_videos(frames: Frames, most: int, rng: np.random.Generator) -> np.ndarray:
+    """Mask (n,) of the frames of at most so many videos, the two labels by turns."""
+    table = pd.DataFrame({"video": frames.video, "alive": frames.alive}).drop_duplicates()
     table = table.sample(frac=1.0, random_state=rng)
-    place = table.groupby(["person", "alive"]).cumcount()
-    chosen = table["video"][place < np.where(table["alive"] == 1, most[0], most[1])]
-    return np.isin(frames.video, chosen)
+    turn = 2 * table.groupby("alive").cumcount() + (table["alive"] != 1)
+    return np.isin(frames.video, table["video"].loc[turn.sort_values(kind="stable").index[:most]])
 
 
 def check_apart(learnt: Frames, tested: Frames) -> None:
@@ -141,11 +166,6 @@ def check_apart(learnt: Frames, tested: Frames) -> None:
             raise MetricError(f"A {name} that taught is tested, too: split by person, and remove copies.")
 
 
-def _need_both(*sides: Frames) -> None:
-    if any(len(np.unique(side.alive)) < 2 for side in sides):
-        raise MetricError("A draw of people has no living face or no attack: give frames of both for each person.")
-
-
 def fit_head(frames: Frames, c: float = C) -> Pipeline:
     """Fit a standardised logistic regression, classes balanced, to frames' embeddings.
 
@@ -160,11 +180,10 @@ def fit_head(frames: Frames, c: float = C) -> Pipeline:
     return make_pipeline(StandardScaler(), ridge).fit(frames.embedding, frames.alive)
 
 
-def score_videos(head: Pipeline, frames: Frames) -> pd.DataFrame:
-    """Mean logit of each video's frames, higher for a living face: video (the index), alive, score."""
-    table = pd.DataFrame({"video": frames.video, "alive": frames.alive})
-    table["score"] = head.decision_function(frames.embedding)
-    return table.groupby("video").agg(alive=("alive", "first"), score=("score", "mean"))
+def by_video(frames: Frames, logit: np.ndarray) -> pd.DataFrame:
+    """Mean of frames' logits (n,) a video, higher for a living face: video (the index), alive, kind, score."""
+    table = pd.DataFrame({"video": frames.video, "alive": frames.alive, "kind": frames.kind, "score": logit})
+    return table.groupby("video").agg(alive=("alive", "first"), kind=("kind", "first"), score=("score", "mean"))
 
 
 def summary(table: pd.DataFrame, by: Sequence[str] = ("people",)) -> pd.DataFrame:
