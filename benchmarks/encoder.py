@@ -19,7 +19,7 @@ import pandas as pd
 import platformdirs
 
 from liveness_utils import config
-from liveness_utils.evaluation.taught import C, Frames, summary, taught
+from liveness_utils.evaluation.taught import C, Frames, ridge, summary, taught
 from liveness_utils.landmarks import Landmarker, face_crop
 
 CAMERAS = {v: c for c, videos in {"low": "1357", "normal": "2468"}.items() for v in videos}
@@ -78,7 +78,7 @@ def measure(table: pd.DataFrame, embedding: np.ndarray, draws: int, c: float) ->
     parts = []
     for group, rows in groups.items():
         frames = Frames(embedding[rows], *(table[name][rows].to_numpy() for name in named))
-        parts.append(taught(frames, people=PEOPLE, draws=draws, c=c).assign(group=group))
+        parts.append(taught(frames, people=PEOPLE, draws=draws, fit=ridge(c)).assign(group=group))
     return pd.concat(parts)
 
 

@@ -399,9 +399,10 @@ def markdown(measured: Mapping[str, Any]) -> str:
     Args:
         measured: of `to_dict`.
     """
-    counts = sorted({row["people"] for held in measured.values() for row in held["taught"] or ()})
+    taught = {name: _shown(held["taught"]) for name, held in measured.items()}
+    counts = sorted({row["people"] for rows in taught.values() for row in rows})
     columns = ["data", "videos, people", "AUC by video", "EER", "BPCER", "APCER, worst species"]
-    columns += [f"EER, taught by {n}" for n in counts]
+    columns += [f"EER, taught by {n} (BPCER, APCER at its threshold)" for n in counts]
     lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for name, held in measured.items():
         bare, rates = (
@@ -412,12 +413,21 @@ def markdown(measured: Mapping[str, Any]) -> str:
         cells = [name, f"{bare['videos']}, {bare['auc']['people']}", str(real.Auc(**bare["auc"])), f"{100 * bare['eer']:.1f} %",
                  real.short(rates["BPCER"]), f"{worst[13:-1]}: {real.short(rates[worst])}"]  # fmt: skip
         for n in counts:
-            taught = [r for r in held["taught"] or () if r["people"] == n and r["left_out"] == ALL]
             cells += [
-                f"{100 * r['eer']:.1f} % [{100 * r['eer_low']:.0f}, {100 * r['eer_high']:.0f}]" for r in taught
+                f"{100 * r['eer']:.1f} % [{100 * r['eer_low']:.0f}, {100 * r['eer_high']:.0f}] "
+                f"({100 * r['bpcer']:.1f}, {100 * r['apcer']:.1f})"
+                for r in taught[name]
+                if r["people"] == n
             ] or ["–"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _shown(rows: Sequence[Mapping[str, Any]] | None) -> list[Mapping[str, Any]]:
+    """Of the taught cameras those that know every species and clip: each camera by itself where the data names several."""
+    whole = [row for row in rows or () if row["left_out"] == ALL and not row["clips"]]
+    by_camera = [row for row in whole if row["camera"] == EACH]
+    return by_camera or whole
 
 
 def write_figures(results: Sequence[Result], folder: str | os.PathLike) -> list[Path]:
@@ -440,10 +450,15 @@ def write_figures(results: Sequence[Result], folder: str | os.PathLike) -> list[
     rows = pd.concat([pd.DataFrame(bare), *tables], ignore_index=True)
     rows.to_csv(folder / "benchmark.csv", index=False)
     plots.use_style()
-    fig, axes = plots.figure(1, len(results), height=2.6, sharey=True)
-    for ax, result in zip(np.atleast_1d(axes), results, strict=True):
-        _draw(ax, rows[rows["data"] == result.name], result.name)
-    np.atleast_1d(axes)[0].set_ylabel("EER (%)")
+    fig, axes = plots.figure(2, len(results), height=4.6, sharey="row", squeeze=False)
+    for (above, below), result in zip(np.asarray(axes).T, results, strict=True):
+        mine = rows[rows["data"] == result.name]
+        by_camera = mine[mine["camera"] == EACH]
+        taught_rows = by_camera if len(by_camera) else mine[mine["people"] > 0]
+        _draw(above, pd.concat([mine[mine["people"] == 0], taught_rows[taught_rows["clips"] == 0]]), result.name)
+        _draw_clips(below, taught_rows[(taught_rows["left_out"] == ALL) & (taught_rows["clips"] > 0)])
+    for ax in axes[:, 0]:
+        ax.set_ylabel("EER (%)")
     png = plots.save_figure(fig, "benchmark", folder)
     return [folder / "benchmark.csv", png, png.with_suffix(".pdf")]
 
@@ -458,10 +473,23 @@ def _draw(ax: Any, rows: pd.DataFrame, name: str) -> None:
         colour, line, _ = plots.species_style(left, k)
         colour = plots.BLACK if left == ALL else colour
         spread = [100 * (part["eer"] - part["eer_low"]), 100 * (part["eer_high"] - part["eer"])]
-        told = "every species taught" if left == ALL else f"{plots.label(left)} not taught"
+        told = {ALL: "every species taught", NONE: "bona fide alone taught"}.get(
+            left, f"{plots.label(left)} not taught"
+        )
         ax.errorbar(x, 100 * part["eer"], spread, marker="o", ms=3, ls=line, color=colour, capsize=2, label=told)
     bare = rows[rows["people"] == 0].iloc[0]
     ax.plot(place[0], 100 * bare["eer"], "s", color=plots.VERMILION, ms=4, label="the bundle, untouched")
     ax.set_xticks(range(len(counts)), ["untouched" if n == 0 else str(n) for n in counts])
     ax.set(title=name, xlabel="people who taught", ylim=(0, None))
     ax.legend(fontsize=5)
+
+
+def _draw_clips(ax: Any, rows: pd.DataFrame) -> None:
+    from liveness_utils import plots
+
+    place = range(len(rows))
+    spread = [100 * (rows["eer"] - rows["eer_low"]), 100 * (rows["eer_high"] - rows["eer"])]
+    ax.errorbar(place, 100 * rows["eer"], spread, marker="o", ms=3, color=plots.BLACK, capsize=2)
+    ax.set_xticks(place, [str(n) for n in rows["clips"]])
+    people = "" if rows.empty else f" (of {rows['people'].iloc[0]} people)"
+    ax.set(xlabel=f"clips that taught{people}", ylim=(0, None))

@@ -409,7 +409,7 @@ def _unit(clips: Sequence[Taught], general: dict[str, Any]) -> float:
 
 def _alone(embedding: np.ndarray, general: dict[str, Any], unit: float) -> Head:
     known = general_logit(general, embedding)
-    spread = max(float(known.std(ddof=1)), LEAST_SPREAD)
+    spread = max(float(known.std(ddof=1)) if len(known) > 1 else 0.0, LEAST_SPREAD)
     threshold = float(known.mean()) - ALONE * spread
     size = embedding.shape[1]
     return Head((0.0,) * size, (1.0,) * size, (0.0,) * size, 1.0, 0.0, threshold, threshold - spread, unit)

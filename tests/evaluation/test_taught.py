@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from liveness_utils.errors import MetricError
-from liveness_utils.evaluation.taught import Frames, check_apart, fit_head, score_videos, summary, taught
+from liveness_utils.evaluation.taught import Frames, by_video, check_apart, fit_head, ridge, summary, taught
 
 
 def made(separation: float, people: int = 8, noise: float = 1.0, seed: int = 0) -> Frames:
@@ -39,7 +39,7 @@ def test_draws_repeat_and_nobody_who_taught_is_tested():
 def test_score_of_a_video_is_the_mean_logit_of_its_frames():
     frames = made(2.0)
     head = fit_head(frames)
-    table = score_videos(head, frames)
+    table = by_video(frames, head.decision_function(frames.embedding))
     rows = frames.video == "3/1"
     assert table.loc["3/1", "score"] == pytest.approx(head.decision_function(frames.embedding[rows]).mean())
     assert table.loc["3/1", "alive"] == 1
@@ -57,11 +57,30 @@ def test_species_that_are_taught_can_be_chosen():
     assert (one["auc"] < 0.9).all()
 
 
-def test_few_videos_of_a_person_teach():
+def test_few_videos_teach_and_both_labels_are_among_them():
     frames = made(3.0)
-    few, all_of_them = (taught(frames, draws=3, videos=v) for v in ((1, 1), None))
+    learnt = []
+
+    def fit(given):
+        learnt.append(given)
+        return ridge()(given)
+
+    few, all_of_them = (taught(frames, draws=3, clips=n, fit=fit) for n in (4, None))
     assert (few["n"] == all_of_them["n"]).all()  # all are tested
-    assert not few["auc"].equals(all_of_them["auc"])
+    for given in learnt[:9]:
+        videos = {(v, a) for v, a in zip(given.video, given.alive, strict=True)}
+        assert len(videos) == 4 and sum(alive for _, alive in videos) == 2
+    assert len(set(learnt[-1].video)) == 24
+
+
+def test_rates_at_the_threshold_count_videos_by_species():
+    table = taught(made(12.0), draws=2)
+    assert (table["bpcer_k"] == 0).all() and (table["bpcer_n"] == 2 * (8 - table["people"])).all()
+    assert table["apcer_n"].iloc[0] == {"print": 14, "replay": 14} and set(table["apcer_k"].iloc[0].values()) == {0}
+    strict = taught(made(12.0), draws=2, fit=lambda learnt: lambda frames: np.full(len(frames.alive), -1.0))
+    assert (strict["bpcer_k"] == strict["bpcer_n"]).all() and (strict["auc"] == 0.5).all()
+    alone = taught(made(12.0), draws=1, kinds=(), fit=lambda learnt: lambda frames: frames.embedding[:, 0])
+    assert (alone["auc"] > 0.99).all(), "nothing but living faces may teach, where the head allows it"
 
 
 def test_a_stronger_ridge_makes_smaller_weights():
@@ -102,5 +121,5 @@ def test_wrong_frames_are_refused():
         Frames(good.embedding, 1 - np.arange(len(good.alive)) % 2, good.person, good.video, good.kind)
     with pytest.raises(MetricError, match="people cannot be"):
         taught(made(1.0, people=4))
-    with pytest.raises(MetricError, match="no living face or no attack"):
+    with pytest.raises(MetricError, match="Nobody is left to test|no living face or no attack"):
         taught(good.where(good.alive == 1), draws=1)
