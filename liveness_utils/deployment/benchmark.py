@@ -256,7 +256,8 @@ def taught_table(frames: Frames, general: Mapping[str, Any], settings: Settings)
     for place in (ALL, EACH) if groups else (ALL,):
         parts = [frames] if place == ALL else [frames.where(frames.group == g) for g in groups]
         for left, clips, chosen in wanted:
-            tables = [taught(part, **{"people": settings.people, **options, **chosen}) for part in parts]
+            able = [part for part in parts if left in (ALL, NONE) or left in part.kind[part.alive == 0]]
+            tables = [taught(part, **{"people": settings.people, **options, **chosen}) for part in able]
             for count, table in pd.concat(tables).groupby("people", sort=False):
                 rows.append({"camera": place, "people": count, "clips": clips, "left_out": left, **_pooled(table)})
     return pd.DataFrame(rows)
