@@ -20,7 +20,7 @@ PYTHON := $(shell for p in python3.11 python3; do \
 	$$p -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: course demo test test-fast full study lab check clean distclean
+.PHONY: course demo test test-fast full study lab check system clean distclean
 .DELETE_ON_ERROR:
 
 course: $(STAMP)
@@ -30,9 +30,12 @@ demo: $(DEMO)/.installed
 	$(DEMO)/bin/liveness serve $(SERVE)
 
 # Files are dealt to JOBS processes (about 6 GB each), in the order of tests/conftest.py.
-test: $(STAMP)
-	-scripts/install-system.sh
+test: system $(STAMP)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+# Before the installation, whose check loads these libraries.
+system:
+	-scripts/install-system.sh
 
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow and not browser"
