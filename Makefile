@@ -1,3 +1,4 @@
+# make demo     a small environment of its own, then the page that judges and teaches this camera, on localhost
 # make course   install, then run every notebook in the quick profile
 # make test     install, then all tests
 # make test-fast  what takes no browser, no notebook and no long training: between two edits
@@ -11,21 +12,30 @@ PROFILE ?= quick
 JOBS    ?= 2
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# The light install and what its page is started with: make demo SERVE="--https adhoc --teach camera.json"
+DEMO   ?= .venv-demo
+SERVE  ?= --teach camera.json
 # The first Python from 3.11 on that can make a virtual environment.
 PYTHON := $(shell for p in python3.11 python3; do \
 	$$p -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: course test test-fast full study lab check clean distclean
+.PHONY: course demo test test-fast full study lab check system clean distclean
 .DELETE_ON_ERROR:
 
 course: $(STAMP)
 	$(BIN)/liveness run --profile $(PROFILE) --out runs/$(PROFILE)
 
+demo: $(DEMO)/.installed
+	$(DEMO)/bin/liveness serve $(SERVE)
+
 # Files are dealt to JOBS processes (about 6 GB each), in the order of tests/conftest.py.
-test: $(STAMP)
-	-scripts/install-system.sh
+test: system $(STAMP)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+# Before the installation, whose check loads these libraries.
+system:
+	-scripts/install-system.sh
 
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow and not browser"
@@ -52,9 +62,18 @@ $(STAMP): requirements.txt requirements-nodeps.txt pyproject.toml
 	$(BIN)/liveness check
 	touch $@
 
+$(DEMO)/.installed: requirements.txt requirements-nodeps.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 with venv is needed (Debian: apt-get install python3.11-venv)."; exit 1; }
+	test -x $(DEMO)/bin/python || $(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/python -m pip install --quiet --upgrade pip
+	$(DEMO)/bin/python -m pip install --progress-bar off -c requirements.txt --editable ".[runtime]"
+	$(DEMO)/bin/python -m pip install --no-deps -r requirements-nodeps.txt
+	$(DEMO)/bin/liveness check --runtime
+	touch $@
+
 clean:
 	rm -rf runs data/generated .pytest_cache .ruff_cache
-	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './$(VENV)/*' -not -path './$(DEMO)/*' -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV) *.egg-info
+	rm -rf $(VENV) $(DEMO) *.egg-info

@@ -6,6 +6,7 @@ versions; gives back one line a dependency and the commands that mend what is mi
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import platform
 import re
@@ -17,6 +18,9 @@ from liveness_utils import config
 
 # Two wheels with the same files: whichever was installed last wins, silently.
 _OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python-headless")
+
+# What the wheels load from the system (Debian's names): a desktop has them, a bare server has not.
+_LIBRARIES = {"libGL.so.1": "opencv", "libglib-2.0.so.0": "opencv", "libEGL.so.1": "mediapipe", "libGLESv2.so.2": "mediapipe"}  # fmt: skip
 
 
 def wanted(runtime: bool = False) -> dict[str, str]:
@@ -69,6 +73,15 @@ def installed(name: str) -> str | None:
         return None
 
 
+def loads(library: str) -> bool:
+    """Return whether a shared library of the system can be loaded."""
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
 def report(runtime: bool = False) -> tuple[list[str], bool]:
     """Compare what is installed with what was tested.
 
@@ -82,10 +95,12 @@ def report(runtime: bool = False) -> tuple[list[str], bool]:
     pins = wanted(runtime)
     here = {name: installed(name) for name in pins}
     lines = [_python_line(), *(_line(name, here[name], pin) for name, pin in sorted(pins.items()))]
+    lacking = [] if sys.platform != "linux" else [name for name in _LIBRARIES if not loads(name)]
+    lines += [_row("MISSING", name, "-", f"{_LIBRARIES[name]} loads it") for name in lacking]
     lines += [_landmarker_line(), *_tool_lines()]
     missing = [f"{name}=={pins[name]}" for name, version in here.items() if version is None]
     doubled = [name for name in _OPENCV if installed(name)]
-    remedies = _remedies(missing, doubled, bool(pins))
+    remedies = _remedies(missing, doubled, bool(pins), lacking)
     return lines + remedies, not remedies and sys.version_info >= (3, 11)
 
 
@@ -130,7 +145,7 @@ def _tool_lines() -> list[str]:
     return lines
 
 
-def _remedies(missing: list[str], doubled: list[str], known: bool) -> list[str]:
+def _remedies(missing: list[str], doubled: list[str], known: bool, lacking: list[str]) -> list[str]:
     lines = []
     pip = f"{_quoted(sys.executable)} -m pip"
     if not known:
@@ -146,6 +161,9 @@ def _remedies(missing: list[str], doubled: list[str], known: bool) -> list[str]:
         lines += ["", f"{' and '.join(doubled)} overwrites opencv-contrib-python. To mend it:",
                   f"  {pip} uninstall -y {' '.join(doubled)} opencv-contrib-python",
                   f"  {pip} install -c requirements.txt opencv-contrib-python"]  # fmt: skip
+    if lacking:
+        lines += ["", f"{' and '.join(lacking)} of the system missing. To mend it (Debian, Ubuntu):",
+                  "  scripts/install-system.sh libraries"]  # fmt: skip
     return lines
 
 

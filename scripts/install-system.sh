@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # What the tests need beside Python, from Debian or Ubuntu: Chromium with a font (without it the browser tests are
 # skipped), and the libraries that MediaPipe (EGL, GLES), OpenCV (GL, glib) and Playwright (atomic) load.
+# `install-system.sh libraries`: only those of MediaPipe and OpenCV, which a server without a desktop lacks.
 set -euo pipefail
-packages="chromium fonts-dejavu-core libegl1 libgles2 libgl1 libglib2.0-0 libatomic1"
+packages="libegl1 libgles2 libgl1 libglib2.0-0"
+[ "${1:-}" = libraries ] || packages="chromium fonts-dejavu-core $packages libatomic1"
 if ! command -v apt-get >/dev/null; then
-    echo "Install Chromium with your package manager to run the browser tests." >&2
+    echo "Install with your package manager what is here called: $packages" >&2
     exit 0
 fi
 missing=""

@@ -155,6 +155,15 @@ def test_check_notices_a_second_opencv(monkeypatch):
     assert not good and any("uninstall -y opencv-python" in line for line in lines)
 
 
+def test_check_notices_a_library_of_the_system_that_is_missing(monkeypatch):
+    assert not check.loads("libnowhere.so.9")
+    monkeypatch.setattr(check.sys, "platform", "linux")
+    monkeypatch.setattr(check, "loads", lambda name: name != "libEGL.so.1")
+    lines, good = check.report(runtime=True)
+    assert not good and any(line.startswith("MISSING  libEGL.so.1") for line in lines)
+    assert any("install-system.sh libraries" in line for line in lines)
+
+
 # --- imports --------------------------------------------------------------------------------
 
 ORDERS = {
