@@ -40,12 +40,12 @@ def sample(species: str) -> clips.Clip:
 def test_no_change_of_its_evidence_lets_an_attack_pass(evidence, judge, species):
     judge.forget()
     clip = sample(species)
-    assert judge(clip).decision == "attack"
+    assert judge(clip).decision in ("attack", "not_sure")
     for seed in range(DRAWS):
         for name, changed in evidence.cases(clip, 1, seed):
             found = judge(changed)
             assert found.decision != "bona_fide", (name, seed, found.sentence)
-            assert found.decision == "attack" or all(found.reasons), (name, seed)
+            assert found.decision in ("attack", "not_sure") or all(found.reasons), (name, seed)
 
 
 def test_what_is_remembered_changes_no_verdict(judge):

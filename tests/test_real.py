@@ -164,7 +164,7 @@ def test_a_picture_is_refused_by_a_bundle_of_video_and_judged_by_one_of_stills(t
     verdict = runtime.predict_clip(picture, made)
     assert len(looks) == 1 and np.array_equal(looks[0][0], held.crops[row, 0])
     told = scoring.score(config.released_bundle() / "checkpoint.pt", held, rows=np.array([row]))["score"][0]
-    assert verdict.decision in ("bona_fide", "attack") and verdict.score == pytest.approx(told, abs=0.02)
+    assert verdict.decision in ("bona_fide", "not_sure", "attack") and verdict.score == pytest.approx(told, abs=0.02)
     blank = clips.Clip("x", np.zeros((1, 64, 64, 3), np.uint8), np.zeros(1))
     assert runtime.predict_clip(blank, made).decision == "no_decision"
 

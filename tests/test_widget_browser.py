@@ -101,7 +101,7 @@ def offline(clip: clips.Clip, bundle: Path) -> runtime.Verdict:
 
 
 # Run in the kernel: of each presentation whose frames are kept, when it began, its first verdict, the offline verdict on
-# the frames received, and by how much of a frame's time one of them came early or late.
+# the frames received, by how much of a frame's time one came early or late, and the most of such times between two.
 TAKES = """
 import json
 import numpy as np
@@ -112,7 +112,7 @@ for number in sorted({n for n, _, _ in widget.history if n >= kept_from}):
     kept = widget.recording(number)
     beats = 30 * np.diff(kept.t[kept.t < 2.6])
     takes.append({
-        "begun": next(t for n, t, _ in widget._kept if n == number), "off_beat": float(np.abs(beats - beats.round()).max()),
+        "begun": next(t for n, t, _ in widget._kept if n == number), "off_beat": float(np.abs(beats - beats.round()).max()), "step": float(beats.max()),
         "shown": next(v for n, _, v in widget.history if n == number).to_dict(),
         "offline": runtime.predict_clip(kept, session.bundle).to_dict(),
     })
@@ -166,7 +166,8 @@ def test_the_verdicts_shown_are_those_of_the_recorded_clips(browser, lab, camera
         if number is None:
             continue
         clip, found = presented[number], expected[number]
-        if clear(found) and clip.meta["imu_kind"] != "forged":  # that verdict hangs on a rounding (README)
+        whole = take["step"] < 2.5  # where a busy machine lost more, another clip was judged
+        if whole and clear(found) and clip.meta["imu_kind"] != "forged":  # that verdict hangs on a rounding (README)
             # Sensors that began late are refused, rightly; that each clip comes to a verdict was awaited above.
             assert shown["decision"] in (found.decision, "no_decision"), (
                 f"{clip.meta['pai_species']}: {shown['sentence']} / {found.sentence}"
