@@ -77,9 +77,9 @@ class Bundle:
         thresholds: by name (apcer5 …), then by modalities present and length (see `pattern_name`): a
             `metrics.Threshold` as a dict. target: the name in use. quality: `QualityLimits`.
         metrics: test results by split. versions: of code and data. variants: name to size, parity
-            and operators of every model that was exported. flat_head: the network's own linear head on its
-            embedding, which a taught camera starts from (`deployment.camera`): level, spread, weight (432,), bias, and
-            bound, the most log odds that pixels count.
+            and operators of every model that was exported. picture_head: the network's own linear heads on its
+            embedding, which a taught camera starts from (`deployment.camera`): level, spread, weight (432,) and bias
+            of flat or not, mask_weight and mask_bias of mask or not, and bound, the most log odds that pixels count.
     """
 
     folder: Path
@@ -95,7 +95,7 @@ class Bundle:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     variants: Mapping[str, Any] = field(default_factory=dict)
-    flat_head: Mapping[str, Any] = field(default_factory=dict)
+    picture_head: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
     def threshold(self, presence: np.ndarray, frames: int = FRAMES) -> dict[str, Any]:

@@ -519,19 +519,20 @@ def export_bundle(
         metrics=metrics or {},
         versions=_versions(data_version),
         variants=table,
-        flat_head=flat_head(net),
+        picture_head=picture_head(net),
     )
     return rewrite(description)
 
 
-def flat_head(net: nn.Module) -> dict[str, Any]:
-    """The linear head that tells faces from prints and screens, as `Bundle.flat_head`; {} for other networks."""
+def picture_head(net: nn.Module) -> dict[str, Any]:
+    """The linear heads on the embedding, as `Bundle.picture_head`; {} for other networks."""
     if not isinstance(net, FusionNet):
         return {}
     picture = net.picture
-    arrays = {"level": picture.level, "spread": picture.spread, "weight": picture.flat.weight[0]}
+    arrays = {"level": picture.level, "spread": picture.spread}
+    arrays |= {"weight": picture.flat.weight[0], "mask_weight": picture.mask.weight[0]}
     held = {name: [float(f"{v:.6g}") for v in array.detach().tolist()] for name, array in arrays.items()}
-    return held | {"bias": picture.flat.bias.item(), "bound": net.CERTAIN}
+    return held | {"bias": picture.flat.bias.item(), "mask_bias": picture.mask.bias.item(), "bound": net.CERTAIN}
 
 
 def rewrite(description: Bundle, **changes: Any) -> Bundle:

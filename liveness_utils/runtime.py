@@ -65,7 +65,7 @@ class Verdict:
         dev: the threshold's errors on the dev set, as `metrics.Threshold.as_dict`.
         notes: sentences on what was converted before it was judged, such as units, and on what the taught camera was
             not taught.
-        camera: what the taught camera rests on, as numbers (`camera.Reading`): pixels, motion, distance; {} without one.
+        camera: what the taught camera rests on, as numbers (`camera.Reading`): pixels, motion, mask, distance; {} without one.
     """
 
     decision: str
@@ -165,7 +165,7 @@ def decide(
 
 
 def _by_camera(found: cameras.Reading, quality: dict[str, float], **known: Any) -> Verdict:
-    rests = {name: getattr(found, name) for name in ("pixels", "motion", "distance")}
+    rests = {name: getattr(found, name) for name in ("pixels", "motion", "mask", "distance")}
     return Verdict(
         found.decision, found.score, 0.5, found.reasons, quality, notes=found.notes, camera=rests, **known
     )  # fmt: skip

@@ -101,7 +101,7 @@ def measure(folder: str | os.PathLike, bundle: bundles.Bundle, settings: Setting
     table, away, note = None, None, ""
     try:
         frames = frames_of(prepared, outputs["embedding"])
-        table = taught_table(frames, bundle.flat_head, settings)
+        table = taught_table(frames, bundle.picture_head, settings)
         away = elsewhere(frames, bundle, settings)
     except MetricError as error:
         note = str(error)
@@ -222,7 +222,7 @@ def taught_head(general: Mapping[str, Any]) -> Fit:
     """Teach as `camera.teach` does; scores are logits above the taught threshold.
 
     Args:
-        general: `Bundle.flat_head`.
+        general: `Bundle.picture_head`.
     """
 
     def fit(learnt: Frames):
@@ -238,7 +238,7 @@ def taught_table(frames: Frames, general: Mapping[str, Any], settings: Settings)
     Where a species is left out, only it is tested, beside the living faces: what was not taught is not known.
 
     Args:
-        frames: of one data set. general: `Bundle.flat_head`. settings: see `Settings`.
+        frames: of one data set. general: `Bundle.picture_head`. settings: see `Settings`.
 
     Raises:
         MetricError: too few people.
@@ -310,7 +310,7 @@ def elsewhere(frames: Frames, bundle: bundles.Bundle, settings: Settings) -> pd.
 def _elsewhere(frames: Frames, teach: np.ndarray, group: str, bundle: bundles.Bundle) -> dict[str, int]:
     here = frames.group == group
     rows = taught_rows(frames.where(teach & here))
-    general = dict(bundle.flat_head)
+    general = dict(bundle.picture_head)
     camera = cameras.TaughtCamera(group, "", tuple(rows), cameras.fit(rows, general), general)
     tested = frames.where(~teach)
     read = [camera.judge(seen) for seen in _by_video_evidence(tested)]
@@ -460,6 +460,7 @@ def write_figures(results: Sequence[Result], folder: str | os.PathLike) -> list[
         _draw_clips(below, taught_rows[(taught_rows["left_out"] == ALL) & (taught_rows["clips"] > 0)])
     for ax in axes[:, 0]:
         ax.set_ylabel("EER (%)")
+        ax.set_ylim(bottom=0)
     png = plots.save_figure(fig, "benchmark", folder)
     return [folder / "benchmark.csv", png, png.with_suffix(".pdf")]
 
@@ -481,7 +482,7 @@ def _draw(ax: Any, rows: pd.DataFrame, name: str) -> None:
     bare = rows[rows["people"] == 0].iloc[0]
     ax.plot(place[0], 100 * bare["eer"], "s", color=plots.VERMILION, ms=4, label="the bundle, untouched")
     ax.set_xticks(range(len(counts)), ["untouched" if n == 0 else str(n) for n in counts])
-    ax.set(title=name, xlabel="people who taught", ylim=(0, None))
+    ax.set(title=name, xlabel="people who taught")
     ax.legend(fontsize=5)
 
 
@@ -491,6 +492,6 @@ def _draw_clips(ax: Any, rows: pd.DataFrame) -> None:
     place = range(len(rows))
     spread = [100 * (rows["eer"] - rows["eer_low"]), 100 * (rows["eer_high"] - rows["eer"])]
     ax.errorbar(place, 100 * rows["eer"], spread, marker="o", ms=3, color=plots.BLACK, capsize=2)
-    ax.set_xticks(place, [str(n) for n in rows["clips"]])
+    ax.set_xticks(place, [f"{n:.0f}" for n in rows["clips"]])
     people = "" if rows.empty else f" (of {rows['people'].iloc[0]} people)"
-    ax.set(xlabel=f"clips that taught{people}", ylim=(0, None))
+    ax.set(xlabel=f"clips that taught{people}")

@@ -31,6 +31,8 @@ PRIOR_SCALE = 10.0  # the general head's logit beside standardised numbers: hard
 FARTHEST = 4.0  # as in `network.fusion.PictureHead`
 LOOK_SCALE = 3.0  # of the look beside the embedding, both in standard deviations
 STRANGE, TOO_STRANGE = 1.0, 1.3  # of the distance that taught clips have from one another: said; never accepted
+CONVINCING = 2.5  # log odds of pixels: what three of four living faces stay below in simulation
+UNMASKED = 2.0  # so many deviations below the taught living clips' is a doubt of a mask that is asked about
 ALONE = 1.5  # bona fide alone: so many deviations below the taught living clips is the threshold
 LEAST_SPREAD = 0.8  # logits; three clips of one minute vary less than a week does
 LIVING_NEEDED = 2
@@ -80,10 +82,10 @@ class Reading:
 
     Attributes:
         score: 0..1, accepted from 0.5 on. decision: bona_fide, not_sure or attack, before any gate.
-        pixels: logit above the taught threshold. motion: log odds above the least that the general network would
-            accept with the best of pixels; the less of both counts.
-        distance: from the nearest taught living clip, or of what looks like an attack from the nearest clip of any
-            kind; 1 is as far as living ones are from one another.
+        pixels: logit above the taught threshold. motion: log odds above what the general network would accept with
+            convincing pixels; where even the best of pixels would not do, it is an attack. mask: how far the general
+            doubt of a mask is from the taught living clips'. The least of them counts.
+        distance: from the nearest taught living clip; 1 is as far as those are from one another.
         reasons: why it is not accepted. notes: what was not taught.
     """
 
@@ -91,6 +93,7 @@ class Reading:
     decision: str
     pixels: float
     motion: float
+    mask: float
     distance: float
     reasons: tuple[str, ...]
     notes: tuple[str, ...]
@@ -126,7 +129,7 @@ class TaughtCamera:
 
     Attributes:
         name: of the camera. model: SHA-256 of the bundle's model, without which the numbers mean nothing.
-        clips: taught. head: fitted to them. general: the bundle's flat head, as in `Bundle.flat_head`.
+        clips: taught. head: fitted to them. general: the bundle's flat head, as in `Bundle.picture_head`.
     """
 
     name: str
@@ -158,33 +161,44 @@ class TaughtCamera:
         Args:
             seen: of `LivenessSession.evidence`.
         """
-        head = self.head
-        logit = logits(head, self.general, seen.embedding[None])[0]
-        pixels = float(logit) - head.threshold
-        motion = seen.motion + float(self.general["bound"]) - seen.limit if seen.moving else math.inf
-        least = min(pixels, motion)
+        head, known = self.head, np.asarray([seen.embedding])
+        logit = float(logits(head, self.general, known)[0])
+        pixels, mask = logit - head.threshold, self._mask_margin(known)
+        motion = seen.motion + CONVINCING - seen.limit if seen.moving else math.inf
+        least = min(pixels, motion, mask)
         living = np.array([clip.kind == LIVING for clip in self.clips])
-        away = _distances(self.general, _stack(self.clips), (seen.embedding[None], seen.look[None]))[0] / head.unit
-        # What passes has to be near a living clip; what does not, near anything that was taught, to be called an attack.
-        far = away[living].min() if least >= 0 else away.min()
-        reasons = []
-        if motion < 0:
-            reasons.append("what moves does not fit a living face in front of this device")
-        if pixels < 0:
-            reasons.append("looks more like what was taught as an attack than like the living face")
-        if not any(_same_camera(seen.size, clip.size) for clip in self.clips):
-            reasons.append(f"pictures of {seen.size[0]}×{seen.size[1]} px are of another camera: teach it, too")
-        if far > (TOO_STRANGE if least >= 0 else STRANGE):
-            reasons.append("this light, camera or distance was not taught: teach it or move")
-        if least >= 0 and not reasons:
-            decision = "bona_fide"
-        elif motion >= 0 and (far > STRANGE or least >= 0 or logit >= head.floor):
-            decision = "not_sure"
-        else:
-            decision = "attack"
-        if decision == "not_sure" and least >= 0:
-            least = -1e-3  # strange: never accepted
-        return Reading(_sigmoid(least), decision, pixels, motion, float(far), tuple(reasons), self.notes)
+        away = _distances(self.general, _stack(self.clips), (known, seen.look[None]))[0] / head.unit
+        far = float(away[living].min())
+        reasons = [
+            text
+            for is_so, text in (
+                (motion < 0, "what moves does not fit a living face in front of this device"),
+                (pixels < 0, "looks more like what was taught as an attack than like the living face"),
+                (mask < 0, "may be a mask, which was not taught"),
+                (
+                    not any(_same_camera(seen.size, clip.size) for clip in self.clips),
+                    f"pictures of {seen.size[0]}×{seen.size[1]} px are of another camera: teach it, too",
+                ),
+                (
+                    far > (TOO_STRANGE if least >= 0 else STRANGE),
+                    "this light, camera or distance was not taught: teach it or move",
+                ),
+            )
+            if is_so
+        ]
+        # What is far from everything that was taught is not called an attack for its pixels.
+        certain = motion < CONVINCING - float(self.general["bound"]) or (logit < head.floor and away.min() <= STRANGE)
+        decision = "attack" if certain else "not_sure" if reasons else "bona_fide"
+        score = _sigmoid(min(least, -1e-3) if reasons else least)
+        return Reading(score, decision, pixels, motion, mask, far, tuple(reasons), self.notes)
+
+    def _mask_margin(self, embedding: np.ndarray) -> float:
+        """How far the mask's doubt is from that of the taught living clips; infinite where masks were taught."""
+        if "mask" in {_instrument(clip.kind) for clip in self.clips}:
+            return math.inf
+        living = mask_logit(self.general, np.array([c.embedding for c in self.clips if c.kind == LIVING]))
+        spread = max(float(living.std(ddof=1)) if len(living) > 1 else 0.0, LEAST_SPREAD)
+        return float(mask_logit(self.general, embedding)[0] - living.mean() + UNMASKED * spread)
 
     def describe(self) -> str:
         """What it was taught and what it can promise, in a few lines."""
@@ -242,6 +256,11 @@ def general_logit(general: dict[str, Any], embedding: np.ndarray) -> np.ndarray:
     return _standard(general, embedding) @ np.asarray(general["weight"]) + general["bias"]
 
 
+def mask_logit(general: dict[str, Any], embedding: np.ndarray) -> np.ndarray:
+    """Log odds (n,) that embeddings (n, 432) are of no mask, by the bundle's own head."""
+    return _standard(general, embedding) @ np.asarray(general["mask_weight"]) + general["mask_bias"]
+
+
 def logits(head: Head, general: dict[str, Any], embedding: np.ndarray) -> np.ndarray:
     """Log odds (n,) of embeddings (n, 432) by a taught head; from its threshold on a clip is accepted."""
     z = (embedding - np.asarray(head.mean)) / np.asarray(head.scale)
@@ -295,9 +314,9 @@ def teach(
     """Fit a head to clips, and choose its threshold on those left out in turn.
 
     The general network's flat head is the prior: its logit is an input that is hardly shrunk, the 432 numbers of the
-    embedding correct it. Where attacks were taught, the threshold lies half way from the fit's own zero to where
-    clips left out (a person in turn where there are several, else a clip) are told apart best: few clips may move
-    it, and not far. Of living clips alone it is the general logit, a distance below theirs.
+    embedding correct it. Where attacks were taught, the threshold lies half way from the fit's own zero to the middle
+    between living clips and attacks that were left out (a person in turn where there are several, else a clip): few
+    clips may move it, and not far. Of living clips alone it is the general logit, a distance below theirs.
 
     Args:
         clips: of `lesson`. bundle: whose embedding they are of. name: of the camera.
@@ -326,7 +345,7 @@ def fit(clips: Sequence[Taught], general: dict[str, Any]) -> Head:
     """Fit a head to clips, as `teach` does, without asking whether they are enough.
 
     Args:
-        clips: of `lesson`; rows of one name are parts of one clip. general: `Bundle.flat_head`.
+        clips: of `lesson`; rows of one name are parts of one clip. general: `Bundle.picture_head`.
     """
     alive = np.array([c.kind == LIVING for c in clips])
     embedding, unit = _stack(clips)[0], _unit(clips, general)
@@ -342,7 +361,7 @@ def fit(clips: Sequence[Taught], general: dict[str, Any]) -> Head:
     head = replace(_fit(embedding, alive, general), unit=unit)
     if not (len(living) and len(attacks)):
         return head
-    threshold = 0.5 * _best(living, attacks)
+    threshold = 0.25 * float(living.mean() + attacks.mean())
     floor = threshold - 0.25 * max(0.0, float(living.mean() - attacks.mean()))
     errors = {"living": _rate(living < threshold), "attacks": _rate(attacks >= threshold)}
     left_out = {"living": living.round(3).tolist(), "attacks": attacks.round(3).tolist()}
@@ -368,9 +387,9 @@ def model_of(bundle: Bundle) -> str:
 
 
 def _general(bundle: Bundle) -> dict[str, Any]:
-    if not bundle.flat_head:
+    if not bundle.picture_head:
         raise CameraError(f"{bundle.folder}: this bundle cannot be taught: its manifest has no flat head.")
-    return dict(bundle.flat_head)
+    return dict(bundle.picture_head)
 
 
 def _check(clips: Sequence[Taught], bundle: Bundle) -> None:
@@ -433,15 +452,6 @@ def _left_out(embedding: np.ndarray, alive: np.ndarray, groups: np.ndarray, gene
         if len(np.unique(alive[~out])) == 2:
             found[out] = logits(_fit(embedding[~out], alive[~out], general), general, embedding[out])
     return found
-
-
-def _best(living: np.ndarray, attacks: np.ndarray) -> float:
-    """The threshold of fewest errors, class by class; of several the nearest to zero."""
-    values = np.sort(np.concatenate([[0.0], living, attacks]))
-    middles = np.concatenate([[0.0], (values[1:] + values[:-1]) / 2])
-    wrong = np.array([(living < t).mean() + (attacks >= t).mean() for t in middles])
-    best = middles[wrong <= wrong.min() + 1e-9]
-    return float(best[np.abs(best).argmin()])
 
 
 def _rate(wrong: np.ndarray) -> dict[str, Any]:

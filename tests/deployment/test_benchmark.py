@@ -21,7 +21,8 @@ from liveness_utils.errors import DatasetError
 SETTINGS = benchmark.Settings(people=(1, 2), clips=(4,), draws=4, workers=1)
 
 
-GENERAL = {"level": [0.5] * 3, "spread": [0.2] * 3, "weight": [0.0] * 3, "bias": 0.0, "bound": 4.0}
+GENERAL = {"level": [0.5] * 3, "spread": [0.2] * 3, "weight": [0.0] * 3, "bias": 0.0, "bound": 4.0, "mask_weight": [0.0] * 3,
+           "mask_bias": 0.0}  # fmt: skip
 
 
 def colours(prepared) -> np.ndarray:
@@ -60,7 +61,7 @@ def test_another_light_than_the_taught_one_is_announced(prepared):
     frames = benchmark.frames_of(held, colours(prepared))
     assert set(frames.group) == {"day", "night"}
     frames.look[night] += 50.0
-    bundle = replace(bundles.load(config.released_bundle()), flat_head=GENERAL)
+    bundle = replace(bundles.load(config.released_bundle()), picture_head=GENERAL)
     away = benchmark.elsewhere(frames, bundle, SETTINGS).set_index("people")
     assert away.index.tolist() == [2] and away.loc[2, "announced"] == 1.0 and away.loc[2, "accepted_attacks"] == 0.0
     assert away.loc[2, "announced_there"] < 1.0
