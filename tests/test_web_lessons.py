@@ -14,6 +14,7 @@ from liveness_utils.challenge import ChallengeResult
 from liveness_utils.deployment import teaching
 from liveness_utils.errors import CameraError, ConfigError
 from liveness_utils.web import Limits, create_app
+from liveness_utils.web import serve as web_serve
 from liveness_utils.web.report import DECIDED, outcome
 from liveness_utils.web.upload import Alignment
 
@@ -246,6 +247,15 @@ def test_the_answers_are_as_described(served, films):
     for name, value in held.items():
         schema = {"$ref": f"#/components/schemas/{name}", "components": told["components"]}
         jsonschema.validate(value, schema)
+
+
+def test_the_command_line_hands_on_what_it_was_told_and_warns(monkeypatch, tmp_path):
+    told, said, file = {}, [], tmp_path / "door.json"
+    monkeypatch.setattr(web_serve, "serve", lambda bundle, **more: told.update(more))
+    assert cli.main(["serve", "--teach", str(file)]) == 0 and (told["teach"], told["camera"]) == (file, None)
+    assert cli.main(["serve", "--camera", str(file)]) == 0 and (told["teach"], told["camera"]) == (None, file)
+    web_serve._announce(["http://127.0.0.1:8000/"], "127.0.0.1", "", None, said.append, file)
+    assert "Every visitor may teach" in said[-1] and str(file) in said[-1]
 
 
 # --------------------------------------------------------------------- not sure: the challenge decides

@@ -29,7 +29,7 @@ NAMES = tuple(step.name for step in STEPS)
 class Lessons:
     """The file that a page may teach into, and what was filmed for it; only the worker calls its methods.
 
-    A teaching begins without the clips of the file that is there, and replaces it.
+    A teaching begins without the clips of the file that is there, and replaces it. All visitors share it.
 
     Args:
         bundle: whose embedding it is.

@@ -160,7 +160,8 @@ def serve(
         bundle: folder. host: to listen on; by default this machine only, with `https` every network.
         port: 0 takes a free one. https: see `certificate`. record, require_imu: see `create_app`.
         names: hosts beside bare addresses. camera: a taught camera's file, which judges.
-        teach: file into which the page's visitors may teach: all of them, and who may teach may open the door.
+        teach: file into which the page's visitors may teach: all of them, and who may teach may open the door. Without
+            `https` only this machine reaches the page.
         say: takes lines for the person.
 
     Raises:
