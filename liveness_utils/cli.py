@@ -436,7 +436,11 @@ def _add_serve(commands: Any) -> None:
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="default: the released one")
     parser.add_argument("--require-imu", action="store_true", help="reject clips without motion data")
     parser.add_argument("--name", action="append", default=[], metavar="HOST", help="serve under this name too")
-    parser.add_argument("--camera", type=Path, metavar="FILE", help="a taught camera; the page teaches into it")
+    parser.add_argument("--camera", type=Path, metavar="FILE", help="a taught camera, which judges")
+    parser.add_argument(
+        "--teach", type=Path, metavar="FILE",
+        help="let the page teach its camera into FILE and judge with it; every visitor may teach, and so open the door",
+    )  # fmt: skip
 
 
 def _serve(args: argparse.Namespace) -> None:
@@ -445,7 +449,8 @@ def _serve(args: argparse.Namespace) -> None:
 
     serve(
         args.bundle or config.default_bundle(), host=args.host, port=args.port, https=args.https, record=args.record,
-        require_imu=args.require_imu, names=tuple(args.name), camera=args.camera, say=lambda line: print(line, flush=True),
+        require_imu=args.require_imu, names=tuple(args.name), camera=args.camera, teach=args.teach,
+        say=lambda line: print(line, flush=True),
     )  # fmt: skip
 
 

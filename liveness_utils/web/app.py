@@ -21,9 +21,10 @@ from werkzeug.exceptions import HTTPException
 from liveness_utils.bundle import Bundle
 from liveness_utils.bundle import load as load_bundle
 from liveness_utils.challenge import Challenge, ChallengeBook, ChallengeError, verify
-from liveness_utils.errors import LivenessError, RecordError
+from liveness_utils.errors import CameraError, ConfigError, LivenessError, RecordError
 from liveness_utils.recorder import CONSENT, Recorder
 from liveness_utils.runtime import LivenessSession, predict_clip
+from liveness_utils.web import lessons
 from liveness_utils.web.judge import Judge
 from liveness_utils.web.limits import LIMITS, Limits, RateLimiter
 from liveness_utils.web.openapi import description
@@ -63,6 +64,7 @@ class Service:
     clip_rate: RateLimiter
     session_rate: RateLimiter
     recorder: Recorder | None
+    lessons: lessons.Lessons | None
     require_imu: bool
     hosts: frozenset[str]
 
@@ -85,6 +87,8 @@ def create_app(
     limits: Limits = LIMITS,
     require_imu: bool = False,
     hosts: Sequence[str] = (),
+    camera: str | Path | None = None,
+    teach: str | Path | None = None,
 ) -> Flask:
     """Make the WSGI application.
 
@@ -93,33 +97,46 @@ def create_app(
         limits: see `Limits`. require_imu: reject clips without motion data, as a deployment on phones
             should: an attacker can always leave the sensors out.
         hosts: names, beside localhost and bare addresses, under which the page may be reached.
+        camera: file of a taught camera, which judges.
+        teach: file into which this page may teach its camera; it judges if it is there. Every visitor may then teach,
+            and who may teach may open the door: keep such a page to yourself.
 
     Raises:
-        BundleError: the bundle is refused. LandmarkError: MediaPipe or its model is missing.
+        BundleError: the bundle is refused. LandmarkError: MediaPipe or its model is missing. CameraError: the camera's
+            file is refused. ConfigError: both `camera` and `teach`.
     """
     app = Flask(__name__)
     app.request_class = _MemoryRequest
     app.config |= {"MAX_CONTENT_LENGTH": limits.body_bytes, "MAX_FORM_MEMORY_SIZE": 2_100_000, "MAX_FORM_PARTS": 8}
     app.json.sort_keys = False
-    service = _service(bundle, record, limits, require_imu, hosts)
+    if camera and teach:
+        raise ConfigError("give --camera or --teach: a page that may be taught judges with what it teaches.")
+    service = _service(bundle, record, limits, require_imu, hosts, camera, teach)
     app.extensions["liveness"] = service
     _guard(app, service)
     _routes(app, service)
+    lessons.add_routes(app, service, limit_rate=_limit_rate, read_upload=_read_upload, redeem=_redeem)
     return app
 
 
-def _service(bundle: Any, record: Any, limits: Limits, require_imu: bool, hosts: Sequence[str]) -> Service:
+def _service(
+    bundle: Any, record: Any, limits: Limits, require_imu: bool, hosts: Sequence[str], camera: Any, teach: Any
+) -> Service:
     held = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     kept = dict(max_open=limits.open_sessions)
+    taught = lessons.Lessons(held, teach) if teach else None
+    if taught is not None and taught.file.exists():
+        camera = taught.file
     return Service(
         bundle=held,
-        judge=Judge(held, limits),
+        judge=Judge(held, limits, camera),
         limits=limits,
         plain=ChallengeBook(limits.session_seconds, steps=1, **kept),
         asked=ChallengeBook(limits.session_seconds, steps=STEPS, **kept),
         clip_rate=RateLimiter(limits.clips_per_minute, limits.burst, limits.addresses),
         session_rate=RateLimiter(limits.sessions_per_minute, 2 * limits.burst, limits.addresses),
         recorder=None if record is None else Recorder(record, held.species),
+        lessons=taught,
         require_imu=require_imu,
         hosts=frozenset(h.lower() for h in ("localhost", *hosts)),
     )
@@ -147,6 +164,11 @@ def _guard(app: Flask, service: Service) -> None:
     @app.errorhandler(RecordError)
     def not_kept(error: RecordError) -> Response:
         return problem(UploadError(400, str(error)))
+
+    @app.errorhandler(CameraError)
+    def not_taught(error: CameraError) -> Response:
+        text = str(error)
+        return problem(UploadError(422, text[:1].upper() + text[1:]))
 
     @app.errorhandler(LivenessError)
     def unusable(error: LivenessError) -> Response:
@@ -246,6 +268,7 @@ def _page_config(service: Service) -> dict[str, Any]:
     return {
         "quietSeconds": QUIET_SECONDS, "stepSeconds": STEP_SECONDS, "labels": list(labels),
         "maxBytes": service.limits.body_bytes, "requireImu": service.require_imu,
+        "teach": service.lessons is not None,
     }  # fmt: skip
 
 
@@ -288,7 +311,7 @@ def _redeem(service: Service, nonce: str) -> Challenge | None:
     return found if asked else None
 
 
-def _read_upload(limits: Limits) -> Upload:
+def _read_upload(limits: Limits, **more: Any) -> Upload:
     if request.mimetype != "multipart/form-data":
         raise UploadError(415, "Send multipart/form-data with the parts `video` and `meta`.")
     if set(request.files) - {"video", "meta"} or set(request.form) - {"meta"} or "video" not in request.files:
@@ -297,7 +320,7 @@ def _read_upload(limits: Limits) -> Upload:
     if len(parts) != 1 or len(request.files.getlist("video")) != 1:
         raise UploadError(400, "Send the parts `video` and `meta` once each.")
     text = parts[0] if isinstance(parts[0], str) else parts[0].read().decode("utf-8", "replace")
-    return parse(request.files["video"].read(), text, limits)
+    return parse(request.files["video"].read(), text, limits, **more)
 
 
 def _judge_upload(service: Service, upload: Upload, watch: Stopwatch | None = None) -> dict[str, Any]:

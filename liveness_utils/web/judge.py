@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,14 +31,16 @@ class Judge:
 
     Args:
         bundle: loaded bundle. limits: length of the line, and how long a request waits.
+        camera: a taught camera's file, or None.
 
     Raises:
-        BundleError: the bundle is refused. LandmarkError: MediaPipe or its model is missing.
+        BundleError: the bundle is refused. LandmarkError: MediaPipe or its model is missing. CameraError: the camera's
+            file is refused.
     """
 
-    def __init__(self, bundle: Bundle, limits: Limits = LIMITS) -> None:
+    def __init__(self, bundle: Bundle, limits: Limits = LIMITS, camera: str | Path | None = None) -> None:
         self.limits = limits
-        self.session = LivenessSession(bundle, stream=False)
+        self.session = LivenessSession(bundle, stream=False, camera=camera)
         self._places = threading.BoundedSemaphore(limits.queue)
         self._jobs: queue.SimpleQueue[tuple[Job, Future] | None] = queue.SimpleQueue()
         self._waiting, self._pace, self._lock = 0, 0.0, threading.Lock()

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from liveness_utils import __version__
+from liveness_utils.deployment.teaching import STEPS
+from liveness_utils.runtime import DECISIONS
 from liveness_utils.web.limits import Limits
 from liveness_utils.web.timing import STAGES
 from liveness_utils.web.upload import ANGLES, CLOCKS, PLATFORMS
@@ -41,6 +43,8 @@ def description(limits: Limits, species: Sequence[str]) -> dict[str, Any]:
             "/api/v1/openapi.json": {"get": _self()},
             "/api/v1/sessions": {"post": _sessions()},
             "/api/v1/clips": {"post": _clips()},
+            "/api/v1/lessons": {"post": _new_lesson(), "delete": _drop_lessons()},
+            "/api/v1/camera": {"get": _tell_camera(), "post": _fit_camera(), "delete": _forget_camera()},
         },
         "components": {"schemas": _schemas(limits, species)},
     }
@@ -104,30 +108,90 @@ def _sessions() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _multipart(name: str) -> dict[str, Any]:
+    encoding = {"video": {"contentType": "video/mp4, video/webm"}, "meta": {"contentType": "application/json"}}
+    return {"required": True, "content": {"multipart/form-data": {"schema": _ref(name), "encoding": encoding}}}
+
+
+_UPLOAD = {
+    "_400": "A part is missing or malformed.", "_409": "The nonce is unknown, used or too old.",
+    "_413": "Too large, too long or too many frames.", "_415": "No MP4 or WebM of a known codec.",
+    "_429": "Too many from this address.", "_503": "The line is full.", **_SENDER,
+}  # fmt: skip
+
+
 def _clips() -> dict[str, Any]:
-    body = {
-        "multipart/form-data": {
-            "schema": _ref("Clip"),
-            "encoding": {
-                "video": {"contentType": "video/mp4, video/webm"},
-                "meta": {"contentType": "application/json"},
-            },
-        }
-    }
     return {
         "operationId": "judgeClip",
         "summary": "Judge one clip.",
-        "requestBody": {"required": True, "content": body},
+        "requestBody": _multipart("Clip"),
         "responses": {
             "200": _json("Verdict", "Decided, or no decision with its reasons.") | {"headers": _timing()},
-            **_problems(
-                _400="A part is missing or malformed.", _409="The nonce is unknown, used or too old.",
-                _413="Too large, too long or too many frames.", _415="No MP4 or WebM of a known codec.",
-                _422="Damaged, or video, times and motion contradict each other.",
-                _429="Too many from this address.", _503="The line is full.", **_SENDER,
-            ),
+            **_problems(**_UPLOAD, _422="Damaged, or video, times and motion contradict each other."),
         },
-    }  # fmt: skip
+    }
+
+
+# ------------------------------------------------------------------------------------------ teaching
+_CLOSED = {**_SENDER, "_403": "Sent by another site's page, or this server's camera cannot be taught from its page."}
+_WORK = {
+    **_CLOSED, "_429": "Too many from this address.", "_503": "The line is full, or the file cannot be written.",
+}  # fmt: skip
+
+
+def _new_lesson() -> dict[str, Any]:
+    return {
+        "operationId": "newLesson",
+        "summary": "Film one step of the teaching: the clip is measured and forgotten. Filmed again, it is replaced.",
+        "requestBody": _multipart("Lesson"),
+        "responses": {
+            "200": _json("Taken", "What was taken of it."),
+            **_problems(**_UPLOAD | _CLOSED, _422="Damaged, or nothing in it can be judged: the reason in words."),
+        },
+    }
+
+
+def _drop_lessons() -> dict[str, Any]:
+    return {
+        "operationId": "dropLessons",
+        "summary": "Forget what was filmed for one step, or for all of them.",
+        "requestBody": {"required": False, "content": {"application/json": {"schema": _ref("Which")}}},
+        "responses": {
+            "200": _json("Done", "What is left."),
+            **_problems(_400="The body is something else.", _413="The body is too large.", **_WORK),
+        },
+    }
+
+
+def _tell_camera() -> dict[str, Any]:
+    return {
+        "operationId": "tellCamera",
+        "summary": "The taught camera that judges, what was filmed since, and the steps of a teaching.",
+        "responses": {"200": _json("Teaching", "As it stands."), **_problems(_429=_WORK["_429"], **_CLOSED)},
+    }
+
+
+def _fit_camera() -> dict[str, Any]:
+    return {
+        "operationId": "fitCamera",
+        "summary": "Fit a camera to the steps that were filmed, keep it in place of the one before, and judge with it.",
+        "responses": {
+            "200": _json("Camera", "It judges from now on."),
+            **_problems(_422="Too little was filmed, or it is mixed up: the reason in words.", **_WORK),
+        },
+    }
+
+
+def _forget_camera() -> dict[str, Any]:
+    forgotten = {"schema": _object(["taught"], taught={"type": "null"})}
+    return {
+        "operationId": "forgetCamera",
+        "summary": "Forget the taught camera: its file is removed, and the bundle alone judges.",
+        "responses": {
+            "200": {"description": "Forgotten.", "content": {"application/json": forgotten}},
+            **_problems(**_WORK),
+        },
+    }
 
 
 def _timing() -> dict[str, Any]:
@@ -170,6 +234,19 @@ def _request_schemas(limits: Limits, species: Sequence[str]) -> dict[str, Any]:
             "rotation rate in °/s, both as x, y, z of the browser's device axes."
         ),
     }  # fmt: skip
+    meta = {
+        "nonce": {"type": "string", "pattern": "^[A-Za-z0-9_-]{8,64}$"},
+        "frames": frames,
+        "prints": _nullable({
+            "type": "string", "contentEncoding": "base64",
+            "description": "8 x 8 grey values, row by row, of each frame: says which picture a time is of.",
+        }),
+        "clock": {"type": "string", "enum": list(CLOCKS), "default": CLOCKS[0]},
+        "camera_facing": {"type": "string", "enum": ["front", "rear"], "default": "front"},
+        "imu": _nullable(_ref("Imu")),
+        "record": _nullable(_ref("Record")),
+    }  # fmt: skip
+    step = {"type": "string", "enum": [s.name for s in STEPS]}
     return {
         "Wish": _object(challenge={"type": "boolean", "default": False}),
         "Clip": _object(
@@ -177,19 +254,12 @@ def _request_schemas(limits: Limits, species: Sequence[str]) -> dict[str, Any]:
             video={"type": "string", "format": "binary", "description": "MP4 or WebM, one video track."},
             meta=_ref("Meta"),
         ),
-        "Meta": _object(
-            ["nonce", "frames"],
-            nonce={"type": "string", "pattern": "^[A-Za-z0-9_-]{8,64}$"},
-            frames=frames,
-            prints=_nullable({
-                "type": "string", "contentEncoding": "base64",
-                "description": "8 x 8 grey values, row by row, of each frame: says which picture a time is of.",
-            }),
-            clock={"type": "string", "enum": list(CLOCKS), "default": CLOCKS[0]},
-            camera_facing={"type": "string", "enum": ["front", "rear"], "default": "front"},
-            imu=_nullable(_ref("Imu")),
-            record=_nullable(_ref("Record")),
+        "Lesson": _object(
+            ["video", "meta"], video={"type": "string", "format": "binary"}, meta=_ref("LessonMeta"),
         ),
+        "Which": _object(step=step),
+        "Meta": _object(["nonce", "frames"], **meta),
+        "LessonMeta": _object(["nonce", "frames", "step"], **meta, step=step),
         "Imu": _object(
             ["samples"],
             platform={"type": "string", "enum": list(PLATFORMS), "default": PLATFORMS[0]},
@@ -208,20 +278,22 @@ def _request_schemas(limits: Limits, species: Sequence[str]) -> dict[str, Any]:
 
 def _response_schemas() -> dict[str, Any]:
     number, numbers = _nullable({"type": "number"}), {"type": "object"}
-    decision = {"type": "string", "enum": ["bona_fide", "attack", "no_decision"]}
+    decision = {"type": "string", "enum": list(DECISIONS)}
     bar = _object(["name", "label", "text", "level"], name=_TEXT, label=_TEXT, text=_TEXT, level=_NUMBER)
     prompt = _object(["name", "instruction", "seconds"], name=_TEXT, instruction=_TEXT, seconds=_NUMBER)
+    texts = {"type": "array", "items": _TEXT}
     return {
+        **_teaching_schemas(texts, numbers),
         "Session": _object(
             ["nonce", "expires_s", "quiet_s", "prompts"],
             nonce=_TEXT, expires_s=_NUMBER, quiet_s=_NUMBER, prompts={"type": "array", "items": prompt},
         ),
         "Verdict": _object(
-            ["decision", "score", "threshold", "reasons", "sentence", "bars", "challenge", "capture", "recorded"],
+            ["decision", "score", "threshold", "reasons", "sentence", "notes", "camera", "bars", "challenge", "capture", "recorded"],
             closed=False,
-            decision=decision, score=number, threshold=number, reasons={"type": "array", "items": _TEXT},
+            decision=decision, score=number, threshold=number, reasons=texts,
             sentence=_TEXT, bars={"type": "array", "items": bar}, quality=numbers, cues=numbers, timings_ms=numbers,
-            dev=numbers, capture=numbers, challenge=_nullable({"type": "object"}), recorded=_nullable(_TEXT),
+            dev=numbers, camera=numbers, notes=texts, capture=numbers, challenge=_nullable({"type": "object"}), recorded=_nullable(_TEXT),
         ),
         "Health": _object(
             ["status", "waiting", "recording"],
@@ -232,5 +304,26 @@ def _response_schemas() -> dict[str, Any]:
             ["type", "title", "status", "detail", "decision"],
             type=_TEXT, title=_TEXT, status={"type": "integer"}, detail=_TEXT,
             decision={"type": "string", "const": "no_decision"},
+        ),
+    }  # fmt: skip
+
+
+def _teaching_schemas(texts: dict[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
+    done = {"type": "object", "additionalProperties": {"type": "integer"}}
+    step = _object(
+        ["name", "kind", "light", "title", "text", "optional", "seconds"],
+        name=_TEXT, kind=_TEXT, light=_TEXT, title=_TEXT, text=_TEXT, optional={"type": "boolean"}, seconds=_NUMBER,
+    )  # fmt: skip
+    return {
+        "Taken": _object(["step", "windows", "done"], step=_TEXT, windows={"type": "integer"}, done=done),
+        "Done": _object(["done"], done=done),
+        "Teaching": _object(
+            ["taught", "done", "steps"],
+            taught=_nullable(_ref("Camera")), done=done, steps={"type": "array", "items": step},
+        ),
+        "Camera": _object(
+            ["name", "clips", "threshold", "floor", "left_out", "errors", "notes", "text"],
+            name=_TEXT, clips={"type": "integer"}, threshold={"type": "number"}, floor={"type": "number"},
+            left_out=numbers, errors=numbers, notes=texts, text=_TEXT,
         ),
     }  # fmt: skip

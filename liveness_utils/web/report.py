@@ -1,7 +1,7 @@
 """The verdict as the page and other clients read it: one JSON object with bars for the eye.
 
 In: a `Verdict`, how the upload lay on its clocks, the challenge's result. Out: plain data. The
-combined decision is bona_fide only if verdict and challenge both say so.
+combined decision is bona_fide only if nothing objects: the verdict says so, or is not sure and a challenge was passed.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Bar:
     level: float
 
 
+DECIDED = "the challenge was passed, and decided"
 # name of the cue or quality, label, format of the value, value at 0, value at 1.
 _BARS = (
     ("consistency", "Phone motion fits the video", "{:.2f}", 0.0, 1.0),
@@ -85,8 +86,17 @@ def outcome(
             **asdict(found),
         }),
     }  # fmt: skip
-    if challenge is not None and not challenge.passed:
-        held["reasons"] = [*held["reasons"], challenge.sentence]
-        if verdict.decision == "bona_fide":
-            held |= {"decision": "no_decision", "sentence": "no decision: " + challenge.sentence}
-    return held
+    return held if challenge is None else held | _with_challenge(verdict, challenge)
+
+
+def _with_challenge(verdict: Verdict, challenge: ChallengeResult) -> dict[str, Any]:
+    """What an answered challenge changes: failed it rejects, passed it decides what the verdict left open."""
+    if challenge.passed and verdict.decision != "not_sure":
+        return {}
+    if challenge.passed:
+        told = {"reasons": [*verdict.reasons, DECIDED], "decision": "bona_fide"}
+        return told | {"sentence": f"bona fide: not sure by the clip alone ({verdict.sentence}), {DECIDED}"}
+    told = {"reasons": [*verdict.reasons, challenge.sentence]}
+    if verdict.decision in ("bona_fide", "not_sure"):
+        told |= {"decision": "no_decision", "sentence": "no decision: " + challenge.sentence}
+    return told

@@ -150,6 +150,8 @@ def serve(
     record: str | Path | None = None,
     require_imu: bool = False,
     names: tuple[str, ...] = (),
+    camera: str | Path | None = None,
+    teach: str | Path | None = None,
     say: Callable[[str], None],
 ) -> None:
     """Serve the page until it is interrupted.
@@ -157,18 +159,23 @@ def serve(
     Args:
         bundle: folder. host: to listen on; by default this machine only, with `https` every network.
         port: 0 takes a free one. https: see `certificate`. record, require_imu: see `create_app`.
-        names: hosts beside bare addresses. say: takes lines for the person.
+        names: hosts beside bare addresses. camera: a taught camera's file, which judges.
+        teach: file into which the page's visitors may teach: all of them, and who may teach may open the door. Without
+            `https` only this machine reaches the page.
+        say: takes lines for the person.
 
     Raises:
-        BundleError, LandmarkError: see `create_app`. ConfigError: see `make_server`.
+        BundleError, LandmarkError, CameraError: see `create_app`. ConfigError: see `make_server`.
     """
     from liveness_utils.web.app import create_app
 
     host = host or ("0.0.0.0" if https else "127.0.0.1")
     own = () if host in LOCAL else (socket.gethostname(), f"{socket.gethostname()}.local")
-    app = create_app(bundle, record=record, require_imu=require_imu, hosts=(*names, *own, host))
+    app = create_app(
+        bundle, record=record, require_imu=require_imu, hosts=(*names, *own, host), camera=camera, teach=teach
+    )
     server = make_server(app, host, port, https)
-    _announce(addresses(host, server.port, bool(https)), host, https, record, say)
+    _announce(addresses(host, server.port, bool(https)), host, https, record, say, teach)
     try:
         server.run()
     except KeyboardInterrupt:
@@ -178,7 +185,9 @@ def serve(
         app.extensions["liveness"].close()
 
 
-def _announce(found: list[str], host: str, https: str, record: Any, say: Callable[[str], None]) -> None:
+def _announce(
+    found: list[str], host: str, https: str, record: Any, say: Callable[[str], None], teach: Any = None
+) -> None:
     say(qr_text(found[0]))
     say("Page at " + "  ".join(found) + "  (Ctrl-C stops)")
     if not https:
@@ -188,3 +197,5 @@ def _announce(found: list[str], host: str, https: str, record: Any, say: Callabl
         say("The certificate is self-signed: the browser warns once; go on to the page.")
     if record:
         say(f"Recording to {Path(record).expanduser().resolve()} where label and consent are given.")
+    if teach:
+        say(f"Every visitor may teach the camera into {Path(teach).expanduser().resolve()}, and so open the door.")

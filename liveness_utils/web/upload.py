@@ -14,7 +14,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,7 @@ class Upload:
             capture, or presentation, which lags behind by an unknown part of a frame.
         imu: raw samples, same clock as `stamps`, W3C axes of upright video, or None.
         camera_facing: front or rear. nonce: of the session. record: or None.
+        step: of the teaching that the clip is for, or None.
     """
 
     video: bytes
@@ -59,20 +60,22 @@ class Upload:
     camera_facing: str
     nonce: str
     record: RecordRequest | None
+    step: str | None = None
 
 
 # ------------------------------------------------------------------------------------------ parsing
-def parse(video: bytes, text: str, limits: Limits = LIMITS) -> Upload:
+def parse(video: bytes, text: str, limits: Limits = LIMITS, *, steps: Sequence[str] = ()) -> Upload:
     """Read the two parts of a request.
 
     Args:
         video: content of the part ``video``. text: of the part ``meta``, a JSON object.
+        limits: of counts. steps: names of which ``meta`` must give one as ``step``; else it has none.
 
     Raises:
         UploadError: 400 if something is missing, of the wrong type or out of range; 415 if the
             video is neither MP4 nor WebM.
     """
-    held = _json_object(text)
+    held = _json_object(text, _KNOWN | ({"step"} if steps else set()))
     _container(video)
     return Upload(
         video=video,
@@ -83,6 +86,7 @@ def parse(video: bytes, text: str, limits: Limits = LIMITS) -> Upload:
         camera_facing=_choice(held, "camera_facing", ("front", "rear")),
         nonce=_nonce(held.get("nonce")),
         record=_record(held.get("record")),
+        step=_step(held.get("step"), steps) if steps else None,
     )
 
 
@@ -90,15 +94,15 @@ def _bad(detail: str) -> UploadError:
     return UploadError(400, detail)
 
 
-def _json_object(text: str) -> Mapping[str, Any]:
+def _json_object(text: str, known: set[str]) -> Mapping[str, Any]:
     if not text or len(text) > _TEXT_BYTES:
         raise _bad(f"The part `meta` must be a JSON object of at most {_TEXT_BYTES} characters.")
     try:
         held = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise _bad("The part `meta` is not valid JSON.") from error
-    if not isinstance(held, dict) or set(held) - _KNOWN:
-        raise _bad(f"The part `meta` must be a JSON object with no other names than {sorted(_KNOWN)}.")
+    if not isinstance(held, dict) or set(held) - known:
+        raise _bad(f"The part `meta` must be a JSON object with no other names than {sorted(known)}.")
     return held
 
 
@@ -111,6 +115,12 @@ def _choice(held: Mapping[str, Any], name: str, known: tuple[Any, ...]) -> Any:
     value = held.get(name, known[0])
     if not any(type(value) is type(k) and value == k for k in known):
         raise _bad(f"`{name}` must be one of {list(known)}.")
+    return value
+
+
+def _step(value: Any, steps: Sequence[str]) -> str:
+    if value not in steps:
+        raise _bad(f"`step` must be one of {list(steps)}.")
     return value
 
 

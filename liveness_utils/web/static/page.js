@@ -2,6 +2,7 @@
 // In: clicks, and what capture.js records. Out: requests to the API, and its answers as text (never as HTML).
 
 import { CaptureError, MotionLog, askForMotion, openCamera, record } from "./capture.js";
+import { Teaching } from "./teach.js";
 
 const $ = (id) => document.getElementById(id);
 const config = JSON.parse(document.body.dataset.config);
@@ -23,15 +24,16 @@ const NOTICES = {
   absent: "No motion sensors here: the verdict rests on the video alone.",
   denied: "Motion sensors were not allowed: the verdict rests on the video alone. On iOS: reload the page and allow them.",
 };
-const WORDS = { bona_fide: "Bona fide", attack: "Attack", no_decision: "No decision" };
+const WORDS = { bona_fide: "Bona fide", not_sure: "Not sure", attack: "Attack", no_decision: "No decision" };
 
-let stream = null, abort = null;
+let stream = null, abort = null, teaching = null;
 const history = [];
 
 function setState(state, prompt = "") {
   document.body.dataset.state = state;
   $("prompt").textContent = prompt;
-  $("start").disabled = ["starting", "ready", "capturing", "judging", "busy-waiting"].includes(state);
+  const busy = ["starting", "ready", "capturing", "judging", "busy-waiting"].includes(state);
+  for (const id of ["start", "teach-open", "answer"]) if ($(id)) $(id).disabled = busy;
   $("picture").setAttribute("aria-busy", String(state === "judging"));
   const cover = COVERS[state];
   $("prompt").classList.toggle("unseen", Boolean(cover));
@@ -77,10 +79,10 @@ function serverTiming(response) {
 }
 
 /**
- * POST with patience: a full line (503) or a rate limit (429) is waited for as long as it says.
+ * Ask with patience (POST, unless the options say otherwise): a full line (503) or a rate limit (429) is waited for as long as it says.
  * Returns the answer, and when (performance.now) its request left, its head came and its body was read.
  */
-async function post(path, options) {
+async function request(path, options) {
   for (let k = 1; ; k++) {
     let response, held, answered;
     const sent = performance.now();
@@ -90,7 +92,7 @@ async function post(path, options) {
       held = await response.json();
     } catch { throw new ServerError("gone", "The server does not answer."); }
     if (response.ok) return [held, { sent, answered, read: performance.now(), server: serverTiming(response) }];
-    if (![429, 503].includes(response.status)) throw new ServerError("rejected", held.detail ?? "The server refused the clip.");
+    if (![429, 503].includes(response.status)) throw new ServerError("rejected", held.detail ?? "The server refused the request.");
     if (k >= TRIES) throw new ServerError("busy", held.detail);
     const seconds = Math.min(20, Number(response.headers.get("Retry-After")) || 2);
     document.body.dataset.waiting = String(k);
@@ -100,7 +102,7 @@ async function post(path, options) {
 }
 
 async function newSession(challenge) {
-  const [session] = await post("/api/v1/sessions", {
+  const [session] = await request("/api/v1/sessions", {
     headers: { "Content-Type": "application/json" }, body: JSON.stringify({ challenge }),
   });
   return session;
@@ -110,7 +112,7 @@ function send(file, meta) {
   const form = new FormData();
   form.append("video", file, "clip");
   form.append("meta", JSON.stringify(meta));
-  return post("/api/v1/clips", { body: form });
+  return request("/api/v1/clips", { body: form });
 }
 
 // ------------------------------------------------------------------------------------------ capture
@@ -143,20 +145,21 @@ async function capture(session, motion) {
   });
 }
 
-async function check() {
-  const asked = askForMotion(); // iOS: nothing may be awaited before this
-  if (!wishIsComplete()) return;
+/** One click to a verdict; `asked` is for a challenge, in which nothing is recorded. */
+async function check(asked = false) {
+  const motionAsked = askForMotion(); // iOS: nothing may be awaited before this
+  if (!asked && !wishIsComplete()) return;
   abort = new AbortController();
   const motion = new MotionLog();
   let marks = {};
   try {
     setState("starting", "Starting the camera …");
-    const allowed = await asked;
+    const allowed = await motionAsked;
     await preview();
     if (allowed === "granted") motion.start();
     setState("ready", "Put your face into the oval.");
-    const keep = wish();
-    const [session] = await Promise.all([newSession(!keep && $("challenge").checked), pause(PREROLL_MS)]);
+    const keep = asked ? null : wish();
+    const [session] = await Promise.all([newSession(asked || (!keep && $("challenge").checked)), pause(PREROLL_MS)]);
     const taken = await capture(session, motion);
     marks = taken.marks;
     motion.stop();
@@ -181,7 +184,7 @@ function failed(error, marks) {
   } else if (error.state === "turned" || error.state === "aborted") {
     const why = error.state === "turned" ? "The screen was turned" : "The page was left";
     setState(stream ? "ready" : "idle", `${why} while recording; start again.`);
-    $("start").disabled = false;
+    for (const id of ["start", "teach-open"]) if ($(id)) $(id).disabled = false;
   } else {
     closeCamera();
     setState("no-frames");
@@ -215,7 +218,22 @@ function showScale(held) {
   $("scale").setAttribute("aria-label", `Score ${score} of 1, threshold ${threshold}`);
   const dev = held.dev?.apcer?.value, bpcer = held.dev?.bpcer?.value;
   const rate = (v) => `${Number((100 * v).toPrecision(3))}\u00a0%`;
-  $("dev").textContent = typeof dev === "number" ? `Threshold chosen for APCER ${rate(dev)}${typeof bpcer === "number" ? `, BPCER ${rate(bpcer)}` : ""} on the dev set` : "";
+  $("dev").textContent = Object.keys(held.camera ?? {}).length ? "Threshold of the camera as it was taught" : typeof dev === "number" ? `Threshold chosen for APCER ${rate(dev)}${typeof bpcer === "number" ? `, BPCER ${rate(bpcer)}` : ""} on the dev set` : "";
+}
+
+/** What a verdict with a taught camera rests on. */
+function showRest(held) {
+  const known = Object.keys(held.camera ?? {}).length > 0, { pixels, motion, distance } = held.camera ?? {};
+  const signed = (v) => `${v < 0 ? "\u2212" : "+"}${Math.abs(v).toFixed(1)}`;
+  const rows = !known ? [] : [
+    ["Pixels, against the taught threshold", signed(pixels)],
+    ["Motion, against what is needed", typeof motion === "number" ? signed(motion) : "none"],
+    ["Distance from what was taught (1 is usual)", typeof distance === "number" ? distance.toFixed(1) : "unknown"],
+  ];
+  $("rest-box").hidden = !known;
+  $("rest").replaceChildren(...rows.flatMap(([name, value]) => [element("dt", name), element("dd", value)]));
+  $("notes").replaceChildren(...(held.notes ?? []).map((text) => element("li", text)));
+  $("notes").hidden = !held.notes?.length;
 }
 
 function bar(cue) {
@@ -233,10 +251,12 @@ function show(held, marks, keep) {
   const card = $("verdict");
   card.className = `verdict ${held.decision}`;
   $("decision").textContent = WORDS[held.decision] ?? WORDS.no_decision;
+  showRest(held);
   showScale(held);
   $("reasons").replaceChildren(...held.reasons.map((text) => element("li", text)));
   const steps = held.challenge?.steps ?? [];
   $("steps-box").hidden = !held.challenge;
+  $("unsure").hidden = held.decision !== "not_sure" || Boolean(held.challenge);
   $("steps").replaceChildren(...steps.map((s) => element("li", `${s.prompt.replaceAll("_", " ")}: ${s.passed ? "done" : s.reason.split(":")[0]}`)));
   $("bars-box").hidden = !held.bars.length;
   $("bars").replaceChildren(...held.bars.map(bar));
@@ -280,10 +300,16 @@ function remember(held, keep) {
   $("list").replaceChildren(...[...history].reverse().map((text) => element("li", text)));
 }
 
-$("start").addEventListener("click", check);
+$("start").addEventListener("click", () => check());
+$("answer").addEventListener("click", () => {
+  $("challenge").checked = true; // seen to be asked for, and only for this check
+  check(true).finally(() => { $("challenge").checked = false; });
+});
+if (config.teach) teaching = new Teaching({ preview, closeCamera, stream: () => stream, request, newSession, setState, check });
 $("recorder")?.addEventListener("submit", (event) => event.preventDefault());
 $("consent")?.addEventListener("change", () => { $("challenge").disabled = $("consent").checked; });
 document.addEventListener("visibilitychange", () => {
-  if (document.hidden && stream) { abort?.abort(); closeCamera(); }
+  if (document.hidden && teaching?.active) teaching.left();
+  else if (document.hidden && stream) { abort?.abort(); closeCamera(); }
 });
 if (!window.isSecureContext) setState("insecure");
