@@ -190,7 +190,8 @@ class TaughtCamera:
         certain = motion < CONVINCING - float(self.general["bound"]) or (logit < head.floor and away.min() <= STRANGE)
         decision = "attack" if certain else "not_sure" if reasons else "bona_fide"
         score = _sigmoid(min(least, -1e-3) if reasons else least)
-        return Reading(score, decision, pixels, motion, mask, far, tuple(reasons), self.notes)
+        near = () if reasons or far <= STRANGE else ("this light, camera or distance is hardly like what was taught",)
+        return Reading(score, decision, pixels, motion, mask, far, tuple(reasons), (*self.notes, *near))
 
     def _mask_margin(self, embedding: np.ndarray) -> float:
         """How far the mask's doubt is from that of the taught living clips; infinite where masks were taught."""
