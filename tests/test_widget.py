@@ -323,6 +323,26 @@ def test_what_the_challenge_decided_holds_until_another_face_comes(widget, monke
     assert [a["verdict"]["decision"] for a in anew if a["verdict"]] == [decision]
 
 
+@pytest.mark.parametrize(("away", "stays"), [(3.2, True), (6.0, False)])
+def test_while_an_answer_is_checked_no_frames_come_and_the_face_stays(session, monkeypatch, away, stays):
+    now = [0.0]
+
+    def check(*args, **kept):
+        now[0] += 3.0
+        return result_of(True)
+
+    widget = Heard(session, clock=lambda: now[0])
+    monkeypatch.setattr(challenge, "verify", check)
+    monkeypatch.setattr(widget.session, "verdict", lambda: passive("not_sure"))
+    stream(widget, make_clip(2.6, imu=False))
+    (said,) = widget.page_says("ask")
+    for k in range(2):
+        widget.page_says("frame", [jpeg(value=90 + k)], id=500 + k, t=102.7 + k / 30, step=k)
+    widget.page_says("answer", nonce=said["nonce"])
+    late = stream(widget, make_clip(0.1, imu=False), start=102.74 + away, first=600)
+    assert late[-1]["presentation"] == (1 if stays else 2) and (widget._settled is not None) == stays
+
+
 def test_starting_anew_ends_the_challenge_of_the_face_before(widget, monkeypatch):
     monkeypatch.setattr(challenge, "verify", lambda *a, **k: result_of(True))
     said = conduct(widget, [make_clip(0.3), make_clip(0.3)])

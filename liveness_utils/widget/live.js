@@ -312,9 +312,9 @@ function setOffer(ui, on) {
 
 // What a taught camera's verdict rests on, and what it was not taught.
 function showRests(ui, v) {
-  const known = (x, digits) => (typeof x === "number" ? x.toFixed(digits) : "none"), on = v?.camera || {};
+  const known = (x, digits) => (typeof x === "number" ? x.toFixed(digits).replace("-", "−") : "none"), on = v?.camera || {};
   const numbers = "pixels" in on
-    ? [`pixels ${known(on.pixels, 1)} and motion ${known(on.motion, 1)} above their limits`, `distance from what was taught ${known(on.distance, 2)} (1 is usual)`] : [];
+    ? [`pixels ${known(on.pixels, 1)}, motion ${known(on.motion, 1)} (0 is the limit of each)`, `distance from what was taught ${known(on.distance, 2)} (1 is usual)`] : [];
   const text = [...numbers, ...(v?.notes || [])].join(" · ");
   if (ui.rests.textContent !== text) ui.rests.textContent = text;
   ui.rests.hidden = !text;

@@ -33,6 +33,8 @@ _HERE = Path(__file__).parent
 ABSENT = 0.5  # s without a face after which the next face is judged anew
 REFRESH = 0.5  # s between two verdicts on the last 2.5 s
 IMU_KEPT = 1.0  # s of samples that a new judgement may look back on
+EXCUSED = 1.0  # s that a page may be late after the kernel has checked an answer, in which it sees no frames
+STAYED = 0.3  # of two boxes' union is shared where a face stayed while an answer was checked
 STEP_SECONDS = 2.5
 MAX_STEP_FRAMES = 200
 
@@ -129,7 +131,7 @@ class LivenessWidget(anywidget.AnyWidget):
         self._lock, self._seen_page = threading.RLock(), threading.Event()
         self._kept: deque[tuple[int, float, np.ndarray]] = deque()
         self._keep, self._kept_imu = float(keep), np.zeros((0, 7))
-        self._book = challenges.ChallengeBook(clock=clock)
+        self._book, self._clock = challenges.ChallengeBook(clock=clock), clock
         self._exam: _Exam | None = None
         self._last: Verdict | None = None  # passive, on the face that is there
         self._settled: settled.Settled | None = None
@@ -191,6 +193,7 @@ class LivenessWidget(anywidget.AnyWidget):
     def _begin(self) -> None:
         self._presentation, self._face_at, self._judged_at = 0, -np.inf, -np.inf
         self._exam, self._last, self._settled = None, None, None
+        self._excused, self._box = 0.0, None
         self._recent = np.zeros((0, 7))
 
     def feed(self, image: np.ndarray, t: float, imu: np.ndarray | None = None) -> Shown:
@@ -228,7 +231,11 @@ class LivenessWidget(anywidget.AnyWidget):
         if not self.session.seen.n_faces:
             return False
         absent, self._face_at = t - self._face_at, t
-        return absent > ABSENT
+        if absent <= ABSENT:
+            return False
+        excused, self._excused = self._excused, 0.0
+        stayed = self._settled is not None and wire.overlap(self._box, self.session.seen.box) >= STAYED
+        return not stayed or absent - excused > ABSENT
 
     def _anew(self, image: np.ndarray, t: float) -> float | None:
         """Forget what was before this face, but for the phone's motion of the last second."""
@@ -248,7 +255,7 @@ class LivenessWidget(anywidget.AnyWidget):
     def _shown(self, score: float | None, image: np.ndarray, t: float) -> Shown:
         now = self.session.seen
         box = wire.relative_box(now.box, image) if now.n_faces else None
-        found = self._judged(t)
+        self._box, found = now.box if now.n_faces else None, self._judged(t)
         score = score if self.session.camera is None else self._last and self._last.score
         return Shown(
             t, self._presentation, score if now.n_faces else None, self.session.progress, box, now.n_faces,
@@ -371,7 +378,9 @@ class LivenessWidget(anywidget.AnyWidget):
         question = self._book.redeem(content.get("nonce"))
         if exam is None or exam.question.nonce != question.nonce:
             raise challenges.ChallengeError("these frames answer another challenge; ask for a new one.")
+        begun = self._clock()
         found = challenges.verify(question, exam.clips(self.session.facing), need_imu=self._felt)
+        self._excused = self._clock() - begun + EXCUSED
         last = self._last if exam.asked == self._presentation else None
         before = last if last and (exam.before is None or last.decision == "attack") else exam.before
         shown, self._settled = settled.settle(before, exam.asked, self._presentation, found)

@@ -28,7 +28,7 @@ function makePost(engine) {
 }
 
 // ------------------------------------------------------------------------------------------ panel
-function makePanel(ui) {
+function makePanel(ui, quiet) {
   ui.teach.innerHTML = `
     <small class="lv-where"></small>
     <h3 class="lv-title" tabindex="-1"></h3>
@@ -51,10 +51,10 @@ function makePanel(ui) {
       panel.said.textContent = text;
       panel.said.classList.toggle("lv-failed", failed);
     },
-    // Buttons of [words, what they do]; the first is the usual way on.
+    // Buttons of [words, what they do]; the first is the usual way on, unless it is the quiet one.
     offer(...all) {
       const kept = ui.teach.contains(document.activeElement);
-      panel.choices.replaceChildren(...all.map(([words, act], k) => make("button", k ? "" : "lv-go", { type: "button", textContent: words, onclick: act })));
+      panel.choices.replaceChildren(...all.map(([words, act], k) => make("button", k || act === quiet ? "" : "lv-go", { type: "button", textContent: words, onclick: act })));
       if (kept) panel.title.focus();
       return panel.choices.firstChild;
     },
@@ -105,7 +105,7 @@ function drawApart(m) {
   const low = Math.min(...all), high = Math.max(...all), pad = 0.08 * (high - low || 1);
   const px = (v) => 70 + (330 * (v - low + pad)) / (high - low + 2 * pad);
   const words = `Living clips lie at ${list(living)}, attacks at ${list(attacks)}. From ${list([m.threshold])} on a clip is accepted; below ${list([m.floor])} it is an attack; between both is not sure.`;
-  const picture = svg("svg", { viewBox: "0 0 410 128", role: "img", "aria-label": words, class: "lv-apart" });
+  const picture = svg("svg", { viewBox: "0 0 410 136", role: "img", "aria-label": words, class: "lv-apart" });
   picture.append(svg("rect", { x: px(m.floor), y: 14, width: Math.max(0, px(m.threshold) - px(m.floor)), height: 84, class: "lv-between" }));
   for (const [value, name, anchor, dx] of [[m.threshold, "accepted →", "start", 4], [m.floor, "← attack", "end", -4]]) {
     picture.append(svg("line", { x1: px(value), x2: px(value), y1: 14, y2: 98, class: "lv-limit" }));
@@ -115,7 +115,8 @@ function drawApart(m) {
     picture.append(svg("text", { x: 2, y: y + 4 }, name));
     for (const v of values) picture.append(kind === "good" ? svg("circle", { cx: px(v), cy: y, r: 5, class: "lv-good" }) : svg("path", { d: `M${px(v) - 5} ${y - 5}l10 10m0 -10l-10 10`, class: "lv-bad" }));
   }
-  picture.append(svg("text", { x: 235, y: 120, "text-anchor": "middle" }, "log odds of living, each clip left out in turn"));
+  picture.append(svg("text", { x: (px(m.floor) + px(m.threshold)) / 2, y: 110, "text-anchor": "middle" }, "not sure"));
+  picture.append(svg("text", { x: 235, y: 130, "text-anchor": "middle" }, "log odds of living, each clip left out in turn"));
   return [picture, make("p", "lv-words", { textContent: words })];
 }
 
@@ -138,7 +139,7 @@ function showTaught(panel, m) {
 
 // -------------------------------------------------------------------------------------------- flow
 function makeTeaching(ui, model, engine) {
-  const panel = makePanel(ui), post = makePost(engine), takes = new Map();
+  const panel = makePanel(ui, stop), post = makePost(engine), takes = new Map();
   let steps = [], seconds = 6, run = 0, now = null, filming = false;
   const current = (mine) => mine === run;
 
