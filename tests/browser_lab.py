@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -21,6 +22,7 @@ import nbformat
 import numpy as np
 
 from liveness_utils.clips import Clip
+from liveness_utils.widget.wire import encode_jpeg
 
 CHROMIUM = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
 FLAGS = (
@@ -126,6 +128,36 @@ PLAYER = """
   }, 50);
 })();
 """
+
+
+# A camera that plays whatever take the test names, there and back by the take's own times, and can be unplugged.
+STAGE = """
+(() => {
+  const takes = {}, canvas = Object.assign(document.createElement('canvas'), { width: 256, height: 256 });
+  const pen = canvas.getContext('2d'), streams = [];
+  let now = null, begun = 0;
+  const picture = (text) => createImageBitmap(new Blob([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], { type: 'image/jpeg' }));
+  const draw = () => {
+    if (!now) return pen.fillRect(0, 0, canvas.width, canvas.height);
+    const n = now.frames.length - 1, k = Math.floor((performance.now() - begun) / 1000 * now.rate) % (2 * n);
+    pen.drawImage(now.frames[n - Math.abs(n - k)], 0, 0, canvas.width, canvas.height);
+  };
+  setInterval(draw, 1000 / 60);
+  window.stage = {
+    async add(name, texts, rate) { takes[name] = { frames: await Promise.all(texts.map(picture)), rate }; },
+    show(name) { now = takes[name]; begun = performance.now(); },
+    unplug() { for (const s of streams.splice(0)) for (const t of s.getTracks()) { t.stop(); t.dispatchEvent(new Event('ended')); } },
+  };
+  navigator.mediaDevices.getUserMedia = async () => { const s = canvas.captureStream(30); streams.push(s); return s; };
+  navigator.mediaDevices.enumerateDevices = async () => [{ kind: 'videoinput', deviceId: 'stage', label: 'Integrated camera' }];
+})();
+"""
+
+
+def to_stage(page, name: str, clip: Clip) -> None:
+    """Give a page with `STAGE` a take to play."""
+    texts = [base64.b64encode(encode_jpeg(frame, 95)).decode() for frame in clip.frames]
+    page.evaluate("([n, t, r]) => stage.add(n, t, r)", [name, texts, (len(clip.t) - 1) / float(clip.t[-1] - clip.t[0])])
 
 
 # ---------------------------------------------------------------------------------------- processes

@@ -14,10 +14,13 @@ import numpy as np
 import pytest
 from fake_face import make_clip
 
-from liveness_utils import clips, runtime
+from liveness_utils import challenge, clips, runtime
+from liveness_utils.deployment import camera as cameras
+from liveness_utils.deployment.teaching import STEPS
 from liveness_utils.errors import LivenessError, SessionError
 from liveness_utils.inputs import QualityLimits
-from liveness_utils.widget import LivenessWidget, wire
+from liveness_utils.runtime import Verdict
+from liveness_utils.widget import LivenessWidget, lessons, settled, wire
 
 
 class Heard(LivenessWidget):
@@ -264,10 +267,221 @@ def test_an_answer_without_frames_or_nonce_is_refused(widget):
         assert answer["kind"] == "error"
 
 
+# ------------------------------------------------------------------------------- not sure, challenge
+def result_of(passed: bool) -> challenge.ChallengeResult:
+    return challenge.ChallengeResult(passed, () if passed else ("not asked for: sweep",))
+
+
+def passive(decision: str) -> Verdict:
+    return Verdict(decision, {"bona_fide": 0.99, "not_sure": 0.9, "attack": 0.1}.get(decision), 0.96, ("why",))
+
+
+@pytest.mark.parametrize(
+    ("before", "passed", "decision"),
+    [
+        ("bona_fide", True, "bona_fide"), ("not_sure", True, "bona_fide"), ("attack", True, "attack"),
+        ("no_decision", True, "no_decision"), (None, True, "no_decision"),
+        ("bona_fide", False, "no_decision"), ("not_sure", False, "no_decision"), ("attack", False, "attack"),
+    ],
+)  # fmt: skip
+def test_a_challenge_decides_what_was_not_sure_and_never_saves_an_attack(before, passed, decision):
+    found, _ = settled.settle(before and passive(before), 1, 1, result_of(passed))
+    assert found.decision == decision and found.sentence.startswith(decision.replace("_", " "))
+    if before == "not_sure" and passed:
+        assert settled.DECIDED in found.reasons and "≥" not in found.sentence
+    if before in ("bona_fide", "not_sure") and not passed:
+        assert found.reasons == (settled.FAILED,)
+
+
+def test_a_challenge_counts_for_the_face_that_was_asked_alone():
+    found, held = settled.settle(passive("not_sure"), 1, 2, result_of(True))
+    assert found.decision == "no_decision" and held is None
+
+
+@pytest.mark.parametrize(("decision", "passed"), [("not_sure", True), ("not_sure", False), ("attack", True)])
+def test_what_the_challenge_decided_holds_until_another_face_comes(widget, monkeypatch, decision, passed):
+    monkeypatch.setattr(challenge, "verify", lambda *a, **k: result_of(passed))
+    monkeypatch.setattr(widget.session, "verdict", lambda: passive(decision))
+    widget.page_says("start", facing="user")
+    first = stream(widget, make_clip(2.6, imu=False))
+    assert [a["verdict"]["decision"] for a in first if a["verdict"]] == [decision]
+    (said,) = widget.page_says("ask")
+    for k in range(4):
+        widget.page_says("frame", [jpeg(value=90 + k)], id=500 + k, t=102.7 + k / 30, step=k // 2)
+    (result,) = widget.page_says("answer", nonce=said["nonce"])
+    expected = decision if decision == "attack" else "bona_fide" if passed else "no_decision"
+    assert result["passed"] == passed and result["verdict"]["decision"] == expected == widget.verdict["decision"]
+    later = [
+        a["verdict"]["decision"]
+        for a in stream(widget, make_clip(0.8, imu=False), start=102.9, first=600)
+        if a["verdict"]
+    ]
+    assert later and set(later) == {expected}
+    assert {v.decision for _, _, v in widget.history} == {decision}, "the history tells the passive verdicts"
+    widget.page_says("again")
+    anew = stream(widget, make_clip(2.6, imu=False), start=104.0, first=900)
+    assert [a["verdict"]["decision"] for a in anew if a["verdict"]] == [decision]
+
+
+@pytest.mark.parametrize(("away", "stays"), [(3.2, True), (6.0, False)])
+def test_while_an_answer_is_checked_no_frames_come_and_the_face_stays(session, monkeypatch, away, stays):
+    now = [0.0]
+
+    def check(*args, **kept):
+        now[0] += 3.0
+        return result_of(True)
+
+    widget = Heard(session, clock=lambda: now[0])
+    monkeypatch.setattr(challenge, "verify", check)
+    monkeypatch.setattr(widget.session, "verdict", lambda: passive("not_sure"))
+    stream(widget, make_clip(2.6, imu=False))
+    (said,) = widget.page_says("ask")
+    for k in range(2):
+        widget.page_says("frame", [jpeg(value=90 + k)], id=500 + k, t=102.7 + k / 30, step=k)
+    widget.page_says("answer", nonce=said["nonce"])
+    late = stream(widget, make_clip(0.1, imu=False), start=102.74 + away, first=600)
+    assert late[-1]["presentation"] == (1 if stays else 2) and (widget._settled is not None) == stays
+
+
+def test_starting_anew_ends_the_challenge_of_the_face_before(widget, monkeypatch):
+    monkeypatch.setattr(challenge, "verify", lambda *a, **k: result_of(True))
+    said = conduct(widget, [make_clip(0.3), make_clip(0.3)])
+    widget.page_says("again")
+    (answer,) = widget.page_says("answer", nonce=said["nonce"])
+    assert answer["kind"] == "error" and widget._settled is None
+
+
+# ------------------------------------------------------------------------------------------ teaching
+def scene(kind: str, seed: int, seconds: float = 1.4) -> clips.Clip:
+    """Noise that the encoder tells apart: coarse for living clips, fine for attacks."""
+    clip = make_clip(seconds, imu=False, seed=seed)
+    if kind != "bona_fide":
+        return clip
+    coarse = [
+        cv2.resize(np.ascontiguousarray(f[::8, ::8]), (256, 256), interpolation=cv2.INTER_LINEAR) for f in clip.frames
+    ]
+    return replace(clip, frames=np.stack(coarse))
+
+
+def film(widget, step: str, clip, start: float):
+    """One step as the page sends it; returns the answers to all but the frames, and to the frames."""
+    first = widget.page_says("teach_take", step=step, ticket="t")
+    frames = []
+    for k, (frame, t) in enumerate(zip(clip.frames, clip.t, strict=True)):
+        frames += widget.page_says("frame", [jpeg(frame)], id=k, t=float(t + start), teach=step)
+    return first + widget.page_says("teach_done", step=step, ticket="d"), frames
+
+
+def test_a_camera_is_taught_saved_and_judges(session, tmp_path):
+    path = tmp_path / "new" / "camera.json"
+    widget = Heard(session, path)
+    assert not widget.page_says("hello")[0]["taught"]
+    (steps,) = widget.page_says("teach_start", ticket="a1")
+    assert (steps["kind"], steps["ticket"], steps["seconds"]) == ("teach_steps", "a1", 6.0)
+    assert [s["name"] for s in steps["steps"]] == [s.name for s in STEPS]
+    assert {s["skip"] for s in steps["steps"] if s["kind"] == "print"} == {"I have no sheet of paper"}
+    for k, step in enumerate(STEPS[:3] + STEPS[4:6]):
+        told, frames = film(widget, step.name, scene(step.kind, k), 100.0 * (k + 1))
+        assert [t["kind"] for t in told] == ["teach_filming", "teach_taken"] and told[1]["windows"] == 1, told
+        assert [(f["kind"], f["frames"]) for f in frames] == [("teach_kept", n + 1) for n in range(len(frames))]
+        assert not widget._lessons._frames, "pictures go as soon as they were measured"
+    assert not widget.history and not path.exists() and session.camera is None
+    (fitted,) = widget.page_says("teach_fit", ticket="f")
+    assert fitted["kind"] == "teach_fitted" and fitted["clips"] == 5 and fitted["level"] == 0.5, fitted
+    assert set(fitted["left_out"]) == {"living", "attacks"} and fitted["errors"]["living"]["n"] == 3
+    assert "prints were not taught to this camera" in fitted["notes"] and fitted["saved"] == str(path)
+    assert cameras.load(path, session.bundle).describe() == session.camera.describe()
+    assert b"\xff\xd8" not in path.read_bytes(), "no picture is in the file"
+    answers = stream(widget, replace(scene("bona_fide", 0, 2.6)), start=900.0)
+    (found,) = [a["verdict"] for a in answers if a["verdict"]]
+    assert set(found["camera"]) == {"pixels", "motion", "distance"} and found["threshold"] == 0.5
+    assert found["notes"] == fitted["notes"]
+    scores = [a["score"] for a in answers]
+    assert scores[0] is None and scores[-1] == found["score"], "the curve follows the taught camera's verdicts"
+    assert widget.page_says("hello")[0]["taught"] and widget.page_says("hello")[0]["threshold"] == 0.5
+
+
+def test_a_step_that_cannot_be_taught_is_told_and_the_teaching_goes_on(session):
+    widget = Heard(session)
+    widget.page_says("teach_start")
+    black = replace(scene("bona_fide", 0), frames=np.zeros((42, 256, 256, 3), np.uint8))
+    cases = {"no face": black, "record at least": scene("bona_fide", 0, 0.5)}
+    for words, clip in cases.items():
+        told, _ = film(widget, "usual", clip, 10.0)
+        assert told[-1]["kind"] == "teach_error" and words in told[-1]["text"], told
+        assert (told[-1]["of"], told[-1]["step"], told[-1]["ticket"]) == ("teach_done", "usual", "d")
+    widget.page_says("teach_take", step="usual")
+    (told,) = widget.page_says("teach_done", step="usual")
+    assert "no pictures came" in told["text"]
+    told, _ = film(widget, "usual", scene("bona_fide", 1), 300.0)
+    assert told[-1]["kind"] == "teach_taken" and told[-1]["done"] == {"usual": 1}
+    (told,) = widget.page_says("teach_fit")
+    assert told["kind"] == "teach_error" and "too few" in told["text"] and session.camera is None
+    (told,) = widget.page_says("teach_drop", step="usual")
+    assert told["kind"] == "teach_dropped" and told["done"] == {}
+
+
+def test_a_camera_that_turns_while_a_step_is_filmed_is_told(session):
+    widget = Heard(session)
+    widget.page_says("teach_start"), widget.page_says("teach_take", step="usual")
+    for k, shape in enumerate([(120, 160, 3), (160, 120, 3)]):
+        widget.page_says("frame", [jpeg(np.full(shape, 99, np.uint8))], id=k, t=1.0 + k, teach="usual")
+    (told,) = widget.page_says("teach_done", step="usual")
+    assert "turned" in told["text"]
+
+
+@pytest.mark.parametrize("kind", lessons.KINDS[1:])
+def test_without_a_teaching_its_messages_are_answered(widget, kind):
+    (told,) = widget.page_says(kind, step="usual", ticket="x")
+    assert told["ticket"] == "x"
+    assert told["kind"] == ("teach_stopped" if kind == "teach_stop" else "teach_error")
+    assert kind == "teach_stop" or "begin anew" in told["text"]
+
+
+@pytest.mark.parametrize("step", [None, "dance", 3, ["usual"], {"a": 1}])
+def test_steps_that_are_none_are_refused(session, step):
+    widget = Heard(session)
+    widget.page_says("teach_start")
+    for kind in ("teach_take", "teach_done"):
+        (told,) = widget.page_says(kind, step=step)
+        assert told["kind"] == "teach_error" and told["text"]
+
+
+def test_stopping_forgets_and_frames_are_judged_again(session):
+    widget = Heard(session)
+    widget.page_says("teach_start"), widget.page_says("teach_take", step="usual")
+    frame = {"buffers": [jpeg(make_clip(0.1).frames[0])], "teach": "usual"}
+    assert widget.page_says("frame", id=1, t=1.0, **frame)[0]["kind"] == "teach_kept"
+    widget.page_says("teach_stop")
+    assert widget._lessons._teacher is None and not widget._lessons._frames
+    assert widget.page_says("frame", id=2, t=1.1, **frame)[0]["kind"] == "result"
+
+
+def test_frames_of_a_step_have_a_bound(session, monkeypatch):
+    monkeypatch.setattr(lessons, "MAX_FRAMES", 3)
+    widget = Heard(session)
+    widget.page_says("teach_start"), widget.page_says("teach_take", step="usual")
+    kept = [
+        widget.page_says("frame", [jpeg()], id=k, t=t, teach="usual")[0]["frames"]
+        for k, t in enumerate([1, 0.5, 2, 3, 4])
+    ]
+    assert kept == [1, 1, 2, 3, 3]
+
+
+def test_what_cannot_be_saved_is_told_and_not_used(session, tmp_path, monkeypatch):
+    widget = Heard(session, tmp_path / "camera.json")
+    widget.page_says("teach_start")
+    monkeypatch.setattr(widget._lessons._teacher, "fit", lambda: "a camera")
+    monkeypatch.setattr(cameras, "save", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    (told,) = widget.page_says("teach_fit")
+    assert "No space left" in told["text"] and session.camera is None
+
+
 # -------------------------------------------------------------------------------------------- files
 def test_the_front_end_lies_beside_the_module():
     folder = Path(wire.__file__).parent
-    script = (folder / "live.js").read_text(encoding="utf-8")
+    script = LivenessWidget._esm
+    assert all((folder / name).read_text(encoding="utf-8") in script for name in ("live.js", "teach.js"))
     style = (folder / "live.css").read_text(encoding="utf-8")
     for state in ("no_camera", "denied", "insecure", "kernel_silent"):
         assert f"{state}:" in script and f'data-state="{state}"' in style

@@ -1,5 +1,6 @@
 // The page's half of the webcam widget: camera and motion sensors up, score and verdict down.
-// One engine a model (camera, messages), any number of views; see live.py for the kernel's half.
+// One engine a model (camera, messages), any number of views; see live.py for the kernel's half. teach.js follows in the
+// same module: the guided teaching of a view.
 
 const LOST_AFTER = 3000; // ms without a reply after which a frame counts as lost
 const HISTORY = 10; // s of the score curve
@@ -15,7 +16,7 @@ const STATES = {
   kernel_silent: ["Kernel does not answer", "It may be busy with another cell, or gone. Frames wait until it answers."],
   error: ["Camera error", ""],
 };
-const WORDS = { bona_fide: ["✓", "bona fide"], attack: ["✕", "attack"], no_decision: ["–", "no decision"] };
+const WORDS = { bona_fide: ["✓", "bona fide"], not_sure: ["?", "not sure"], attack: ["✕", "attack"], no_decision: ["–", "no decision"] };
 
 const make = (tag, name, props = {}) => Object.assign(document.createElement(tag), { className: name }, props);
 
@@ -51,6 +52,7 @@ function makeEngine(model) {
   const pen = canvas.getContext("2d", { alpha: false });
   const sensors = motionSensors(rows);
   let stream = null, video = null, inflight = 0, number = 0, lastT = -1, dead = false, exam = null, welcomed = false, watch = 0, most = 0, line = Promise.resolve();
+  let lesson = "", patience = 0; // step of a teaching that is filmed; until when the kernel may be silent, as it measures
   const tell = (kind, data) => listeners.forEach((f) => f(kind, data));
 
   function enter(state, message = "") {
@@ -96,13 +98,13 @@ function makeEngine(model) {
 
   function release() {
     if (stream) stream.getTracks().forEach((t) => t.stop());
-    stream = null; inflight = 0; lastT = -1; exam = null; rows.length = 0;
+    stream = null; inflight = 0; lastT = -1; exam = null; lesson = ""; rows.length = 0;
     sentAt.clear(); sensors.stop(); clearInterval(watch);
     tell("stream", null);
   }
 
   function stop() { release(); enter("stopped"); tell("cleared"); }
-  function again() { model.send({ kind: "again" }); tell("cleared"); }
+  function again() { exam = null; model.send({ kind: "again" }); tell("cleared"); }
   function ask() { if (stream) model.send({ kind: "ask" }); }
 
   // Lost replies free their place; the page says when the kernel has gone quiet.
@@ -111,7 +113,7 @@ function makeEngine(model) {
     for (const [id, t] of sentAt) if (now - t > LOST_AFTER) { sentAt.delete(id); inflight--; }
     const oldest = Math.min(...sentAt.values(), Infinity);
     const quiet = now - oldest > 1500 || (sentAt.size === 0 && answered.length === 0 && number > 2);
-    const checking = exam?.until > now; // checking an answer takes the kernel some seconds
+    const checking = exam?.until > now || patience > now; // checking an answer takes the kernel some seconds
     if (quiet && !checking && model.get("state") === "running") enter("kernel_silent");
     while (answered.length && now - answered[0] > 2000) answered.shift();
     if (answered.length > 1) {
@@ -148,20 +150,21 @@ function makeEngine(model) {
     canvas.height = Math.round(element.videoHeight * scale);
     pen.drawImage(element, 0, 0, canvas.width, canvas.height);
     const encoded = new Promise((done) => canvas.toBlob(done, "image/jpeg", model.get("quality")));
-    const step = exam && exam.step >= 0 ? exam.step : undefined, mine = stream;
+    const step = exam && exam.step >= 0 ? exam.step : undefined, teach = lesson || undefined, mine = stream;
     // Two pictures may be encoded at once; the later one must not overtake.
     line = line.then(async () => {
       const blob = await encoded, data = blob && (await blob.arrayBuffer());
       if (!sentAt.has(id)) return;
       if (!data || stream !== mine) { sentAt.delete(id); inflight--; return; }
       const motion = { imu: rows.splice(0), platform: onIos() ? "ios_safari" : "w3c", angle: screen.orientation?.angle || 0 };
-      model.send({ kind: "frame", id, t, step, ...motion }, undefined, [data]);
+      model.send({ kind: "frame", id, t, step, teach, ...motion }, undefined, [data]);
     }, () => {});
   }
 
   function receive(m, buffers) {
     if (m.kind === "welcome") { welcomed = true; tell("welcome", m); }
-    if (m.kind === "result" || m.kind === "error") answer(m);
+    if (["result", "error", "teach_kept"].includes(m.kind)) answer(m);
+    else if (String(m.kind).startsWith("teach_")) tell("teach", m);
     if (m.kind === "picture") tell("picture", { ...m, buffer: buffers[0] });
     if (m.kind === "challenge") conduct(m);
     if (m.kind === "challenge_result") { exam = null; tell("exam", { done: true, ...m }); }
@@ -175,7 +178,7 @@ function makeEngine(model) {
       if (trips.length > 100) trips.shift();
     }
     if (model.get("state") === "kernel_silent" && stream) enter("running");
-    if (m.kind === "error") { if (typeof m.id !== "number") exam = null; tell("failed", m); } else tell("result", m);
+    if (m.kind === "error") { if (typeof m.id !== "number") exam = null; tell("failed", m); } else tell(m.kind === "result" ? "result" : "kept", m);
   }
 
   // Walk the person through the prompts; frames carry the number of their step.
@@ -203,6 +206,9 @@ function makeEngine(model) {
 
   return {
     start, stop, again, ask, lend, hello, listeners,
+    say(content) { model.send(content); },
+    film(step) { lesson = step; },
+    wait(ms) { patience = performance.now() + ms; },
     get stream() { return stream; },
     get most() { return most; },
     get capturing() { return video; },
@@ -224,19 +230,22 @@ function makeView(model, el) {
         <div class="lv-advice" role="status" aria-live="polite"></div>
         <div class="lv-prompt" role="alert" hidden><small></small><b></b><div class="lv-count"><i></i></div></div>
         <div class="lv-progress" aria-hidden="true"><i></i></div>
+        <div class="lv-guide" aria-hidden="true" hidden></div>
       </div>
       <div class="lv-buttons">
         <button class="lv-start" type="button">Start</button>
         <button class="lv-again" type="button" disabled title="Forget this face and judge anew">Again</button>
         <button class="lv-ask" type="button" disabled title="A random sequence of small tasks">Challenge</button>
+        <button class="lv-open" type="button" title="A minute of your face and of a picture of it; no picture is kept">Teach this camera</button>
         <label class="lv-label" for="${id}">Camera</label>
         <select class="lv-device" id="${id}"></select>
       </div>
     </div>
     <div class="lv-side">
       <div class="lv-verdict" role="status" aria-live="polite" data-decision="">
-        <span class="lv-mark" aria-hidden="true">…</span><div><b>no verdict yet</b><p></p></div>
+        <span class="lv-mark" aria-hidden="true">…</span><div><b>no verdict yet</b><p></p><p class="lv-rests" hidden></p></div>
       </div>
+      <button class="lv-offer" type="button" hidden>Answer a challenge: it decides</button>
       <figure class="lv-figure">
         <figcaption>Score, P(bona fide)<span class="lv-now"></span></figcaption>
         <canvas class="lv-curve" role="img" aria-label="score over time against the threshold"></canvas>
@@ -244,11 +253,12 @@ function makeView(model, el) {
       <div class="lv-bars" role="group" aria-label="cues"></div>
       <div class="lv-exam" role="status" aria-live="polite" hidden></div>
       <div class="lv-pace" aria-live="off"></div>
-    </div>`;
+    </div>
+    <section class="lv-teach" aria-label="teach this camera" hidden></section>`;
   el.append(root);
   const find = (name) => root.querySelector(`.lv-${name}`);
   const ui = Object.fromEntries(
-    ["video", "still", "over", "empty", "pill", "advice", "prompt", "progress", "start", "again", "ask", "device", "verdict", "now", "curve", "bars", "exam", "pace", "picture"].map((n) => [n, find(n)]),
+    ["video", "still", "over", "empty", "pill", "advice", "prompt", "progress", "start", "again", "ask", "device", "verdict", "now", "curve", "bars", "exam", "pace", "picture", "open", "offer", "rests", "guide", "side", "teach"].map((n) => [n, find(n)]),
   );
   return { root, ...ui, points: [], threshold: null, bars_by_name: new Map() };
 }
@@ -260,7 +270,8 @@ function showState(ui, model, engine) {
   ui.pill.querySelector("span").textContent = title;
   ui.start.textContent = live ? "Stop" : "Start";
   ui.start.disabled = state === "starting";
-  ui.again.disabled = ui.ask.disabled = !live;
+  ui.again.disabled = ui.ask.disabled = !live || ui.teaching;
+  if (!live) setOffer(ui, false);
   ui.empty.hidden = live || state === "playing";
   ui.empty.querySelector("b").textContent = title;
   ui.empty.querySelector(".lv-empty-text").textContent = model.get("message") || STATES[state]?.[1] || "";
@@ -287,8 +298,26 @@ function showVerdict(ui, v) {
   ui.verdict.querySelector("b").textContent = word;
   const scored = v && typeof v.score === "number";
   const why = v ? (v.reasons || []).join("; ") : "2.5 s with one face are needed.";
-  ui.verdict.querySelector("p").textContent = scored ? `${v.sentence.replace(/^(bona fide|attack) /, "")}${why ? ` · ${why}` : ""}` : why;
+  ui.verdict.querySelector("p").textContent = scored ? `${v.sentence.replace(/^(bona fide|not sure|attack) /, "")}${why ? ` · ${why}` : ""}` : why;
   if (scored) ui.threshold = v.threshold;
+  setOffer(ui, v?.decision === "not_sure" && ui.prompt.hidden);
+  showRests(ui, v);
+}
+
+// The challenge is offered; who had come to its button by keyboard stays near when it goes.
+function setOffer(ui, on) {
+  if (!on && document.activeElement === ui.offer) ui.ask.focus();
+  ui.offer.hidden = !on;
+}
+
+// What a taught camera's verdict rests on, and what it was not taught.
+function showRests(ui, v) {
+  const known = (x, digits) => (typeof x === "number" ? x.toFixed(digits).replace("-", "−") : "none"), on = v?.camera || {};
+  const numbers = "pixels" in on
+    ? [`pixels ${known(on.pixels, 1)}, motion ${known(on.motion, 1)} (0 is the limit of each)`, `distance from what was taught ${known(on.distance, 2)} (1 is usual)`] : [];
+  const text = [...numbers, ...(v?.notes || [])].join(" · ");
+  if (ui.rests.textContent !== text) ui.rests.textContent = text;
+  ui.rests.hidden = !text;
 }
 
 function showBars(ui, cues) {
@@ -373,7 +402,7 @@ function showResult(ui, model, m) {
   if (m.presentation !== ui.presentation) { ui.presentation = m.presentation; showVerdict(ui, null); }
   if (m.verdict) showVerdict(ui, m.verdict);
   const style = getComputedStyle(ui.root), decision = ui.verdict.dataset.decision;
-  const ink = { bona_fide: "--lv-good", attack: "--lv-bad" }[decision] || "--lv-box";
+  const ink = { bona_fide: "--lv-good", not_sure: "--lv-unsure", attack: "--lv-bad" }[decision] || "--lv-box";
   drawBox(ui, m.box, style.getPropertyValue(ink).trim());
   setAdvice(ui, m.advice || []);
   ui.progress.firstChild.style.width = `${Math.round(100 * m.progress)}%`;
@@ -400,6 +429,7 @@ function showExam(ui, m) {
   ui.prompt.hidden = Boolean(m.done);
   if (m.done) {
     ui.exam.hidden = false;
+    if (m.verdict) showVerdict(ui, m.verdict);
     ui.exam.dataset.passed = m.passed;
     const steps = (m.steps || []).map((s) => `${s.passed ? "✓" : "✕"} ${s.prompt.replaceAll("_", " ")}`).join("   ");
     ui.exam.replaceChildren(make("b", "", { textContent: m.sentence || "" }), make("span", "", { textContent: steps }));
@@ -433,7 +463,9 @@ export default () => {
         showVerdict(ui, null); drawBox(ui, null); drawCurve(ui, model.get("threshold")); setAdvice(ui, []);
         ui.exam.hidden = ui.prompt.hidden = ui.progress.hidden = true; ui.now.textContent = "";
       };
+      const teaching = makeTeaching(ui, model, engine);
       const hear = (kind, data) => {
+        teaching.hear(kind, data);
         if (kind === "state") showState(ui, model, engine);
         if (kind === "stream") stream(data);
         if (kind === "cleared") clear();
@@ -454,7 +486,8 @@ export default () => {
       ui.root.classList.toggle("lv-mirror", model.get("mirror"));
       ui.start.onclick = () => (engine.stream ? engine.stop() : (clear(), engine.start()));
       ui.again.onclick = () => engine.again();
-      ui.ask.onclick = () => { ui.exam.hidden = true; engine.ask(); };
+      ui.ask.onclick = ui.offer.onclick = () => { ui.exam.hidden = true; engine.ask(); };
+      ui.open.onclick = () => teaching.open();
       ui.device.onchange = () => { model.set("device_id", ui.device.value); model.save_changes(); if (engine.stream) engine.start(); };
       const resized = new ResizeObserver(onThreshold);
       resized.observe(ui.curve);
@@ -462,7 +495,7 @@ export default () => {
       clear(); onState(); onDevices();
       if (engine.stream) stream(engine.stream);
       return () => {
-        engine.listeners.delete(hear); resized.disconnect();
+        teaching.close(); engine.listeners.delete(hear); resized.disconnect();
         model.off("change:state", onState); model.off("change:devices", onDevices); model.off("change:threshold", onThreshold);
         ui.video.srcObject = null; ui.root.remove();
         const other = [...document.querySelectorAll(".lv-video")].find((v) => engine.stream && v.srcObject === engine.stream);

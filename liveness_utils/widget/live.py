@@ -1,11 +1,12 @@
 """The kernel's half of the webcam widget: messages of the page go in, what the session says goes back.
 
-`wire` checks what comes in; `runtime.LivenessSession` judges; `challenge` asks. A bundled clip takes
-the same way as the camera's frames (`LivenessWidget.play`).
+`wire` checks what comes in; `runtime.LivenessSession` judges; `challenge` asks and `settled` draws the conclusion;
+`lessons` teach the camera. A bundled clip takes the same way as the camera's frames (`LivenessWidget.play`).
 """
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 import time
@@ -26,12 +27,14 @@ from liveness_utils.config import plain
 from liveness_utils.errors import BundleError, SessionError
 from liveness_utils.recorder import Recorder, RecordRequest
 from liveness_utils.runtime import LivenessSession, Verdict
-from liveness_utils.widget import wire
+from liveness_utils.widget import lessons, settled, wire
 
 _HERE = Path(__file__).parent
 ABSENT = 0.5  # s without a face after which the next face is judged anew
 REFRESH = 0.5  # s between two verdicts on the last 2.5 s
 IMU_KEPT = 1.0  # s of samples that a new judgement may look back on
+EXCUSED = 1.0  # s that a page may be late after the kernel has checked an answer, in which it sees no frames
+STAYED = 0.3  # of two boxes' union is shared where a face stayed while an answer was checked
 STEP_SECONDS = 2.5
 MAX_STEP_FRAMES = 200
 
@@ -66,7 +69,7 @@ class Shown:
 
 def page_verdict(found: Verdict) -> dict[str, Any]:
     """The part of a verdict that the page shows."""
-    names = ("decision", "score", "threshold", "reasons", "sentence")
+    names = ("decision", "score", "threshold", "reasons", "sentence", "notes", "camera")
     return plain({n: getattr(found, n) for n in names})
 
 
@@ -76,10 +79,13 @@ class LivenessWidget(anywidget.AnyWidget):
     Works with a remote kernel: pictures travel as JPEG messages, two on the way at most. The score
     curve and cue bars follow every frame; after 2.5 s with one face there is a verdict, renewed
     twice a second. A face that comes after half a second without one is judged anew. Where the device
-    has shown motion sensors, no face is judged without them until the camera is started again.
+    has shown motion sensors, no face is judged without them until the camera is started again. *Not sure* offers a
+    challenge, whose answer holds for as long as the same face stays (`settled`). With a taught camera the curve
+    follows the verdicts, as the streaming score is the general network's.
 
     Args:
         session: judges; it stays the caller's to close. Open it with `LivenessSession(bundle)`.
+        teach: where to save the camera that the reader teaches in the page; None keeps it in the session alone.
         keep: s of received frames to hold on to for `recording`; 0 holds nothing.
         clock: of challenges, s.
 
@@ -91,7 +97,7 @@ class LivenessWidget(anywidget.AnyWidget):
     Example: see notebook 08.
     """
 
-    _esm = _HERE / "live.js"
+    _esm = "\n".join((_HERE / name).read_text(encoding="utf-8") for name in ("live.js", "teach.js"))
     _css = _HERE / "live.css"
 
     state = traitlets.Unicode("idle").tag(sync=True)
@@ -111,6 +117,7 @@ class LivenessWidget(anywidget.AnyWidget):
     def __init__(
         self,
         session: LivenessSession,
+        teach: str | os.PathLike | None = None,
         *,
         keep: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
@@ -124,8 +131,11 @@ class LivenessWidget(anywidget.AnyWidget):
         self._lock, self._seen_page = threading.RLock(), threading.Event()
         self._kept: deque[tuple[int, float, np.ndarray]] = deque()
         self._keep, self._kept_imu = float(keep), np.zeros((0, 7))
-        self._book = challenges.ChallengeBook(clock=clock)
+        self._book, self._clock = challenges.ChallengeBook(clock=clock), clock
         self._exam: _Exam | None = None
+        self._last: Verdict | None = None  # passive, on the face that is there
+        self._settled: settled.Settled | None = None
+        self._lessons = lessons.Lessons(session, teach)
         self._felt = False
         self._begin()
         self.on_msg(self._receive)
@@ -135,7 +145,7 @@ class LivenessWidget(anywidget.AnyWidget):
         """Answer one message. What fails is told to the page: an exception here would be seen by nobody."""
         handlers = {
             "hello": self._hello, "start": self._start, "again": self._again, "frame": self._frame,
-            "ask": self._ask, "answer": self._answer,
+            "ask": self._ask, "answer": self._answer, **dict.fromkeys(lessons.KINDS, self._teach),
         }  # fmt: skip
         kind = content.get("kind") if isinstance(content, Mapping) else None
         try:
@@ -148,7 +158,9 @@ class LivenessWidget(anywidget.AnyWidget):
 
     def _hello(self, content: Mapping[str, Any], buffers: Sequence[Any]) -> None:
         self._seen_page.set()
-        self.send(plain({"kind": "welcome", "threshold": self._threshold(), "cues": wire.cue_bars({})}))
+        taught = self.session.camera is not None
+        welcome = {"kind": "welcome", "threshold": self._threshold(), "cues": wire.cue_bars({}), "taught": taught}
+        self.send(plain(welcome))
 
     def _start(self, content: Mapping[str, Any], buffers: Sequence[Any]) -> None:
         facing = "rear" if content.get("facing") == "environment" else "front"
@@ -168,6 +180,10 @@ class LivenessWidget(anywidget.AnyWidget):
 
     def _frame(self, content: Mapping[str, Any], buffers: Sequence[Any]) -> None:
         message = wire.read_frame(content, buffers)
+        if self._lessons.filming and content.get("teach") == self._lessons.filming:
+            held = self._lessons.keep(message.image, message.t)
+            self.send({"kind": "teach_kept", "id": message.number, "frames": held})
+            return
         shown = self.feed(message.image, message.t, message.imu)
         if self._exam is not None:
             self._exam.take(content.get("step"), message.image, message.t)
@@ -176,6 +192,8 @@ class LivenessWidget(anywidget.AnyWidget):
     # -- judging
     def _begin(self) -> None:
         self._presentation, self._face_at, self._judged_at = 0, -np.inf, -np.inf
+        self._exam, self._last, self._settled = None, None, None
+        self._excused, self._box = 0.0, None
         self._recent = np.zeros((0, 7))
 
     def feed(self, image: np.ndarray, t: float, imu: np.ndarray | None = None) -> Shown:
@@ -213,11 +231,16 @@ class LivenessWidget(anywidget.AnyWidget):
         if not self.session.seen.n_faces:
             return False
         absent, self._face_at = t - self._face_at, t
-        return absent > ABSENT
+        if absent <= ABSENT:
+            return False
+        excused, self._excused = self._excused, 0.0
+        stayed = self._settled is not None and wire.overlap(self._box, self.session.seen.box) >= STAYED
+        return not stayed or absent - excused > ABSENT
 
     def _anew(self, image: np.ndarray, t: float) -> float | None:
         """Forget what was before this face, but for the phone's motion of the last second."""
         self._presentation, self._judged_at = self._presentation + 1, -np.inf
+        self._settled = self._last = None
         self._reset_session()
         if len(self._recent):
             self.session.push_imu(self._recent)
@@ -232,9 +255,11 @@ class LivenessWidget(anywidget.AnyWidget):
     def _shown(self, score: float | None, image: np.ndarray, t: float) -> Shown:
         now = self.session.seen
         box = wire.relative_box(now.box, image) if now.n_faces else None
+        self._box, found = now.box if now.n_faces else None, self._judged(t)
+        score = score if self.session.camera is None else self._last and self._last.score
         return Shown(
             t, self._presentation, score if now.n_faces else None, self.session.progress, box, now.n_faces,
-            wire.advice(now.quality, self.limits), wire.cue_bars(now.cues), self._judged(t),
+            wire.advice(now.quality, self.limits), wire.cue_bars(now.cues), found,
         )  # fmt: skip
 
     def _judged(self, t: float) -> Verdict | None:
@@ -244,11 +269,15 @@ class LivenessWidget(anywidget.AnyWidget):
         self._judged_at = t
         found = self.session.verdict()
         self.history.append((self._presentation, t, found))
+        self._last = found
+        found = self._settled.apply(found) if self._settled else found
         self.verdict = page_verdict(found)
         return found
 
     def _threshold(self) -> float | None:
-        """The bundle's threshold for what this device has, to be drawn before the first verdict."""
+        """The threshold for what this device has, to be drawn before the first verdict."""
+        if self.session.camera is not None:
+            return 0.5
         presence = np.array([1.0, 1.0, float(self._felt)], np.float32)
         try:
             return float(self.session.bundle.threshold(presence)["value"])
@@ -340,7 +369,7 @@ class LivenessWidget(anywidget.AnyWidget):
     # -- active challenge
     def _ask(self, content: Mapping[str, Any], buffers: Sequence[Any]) -> None:
         question = self._book.issue(prompts=challenges.PROMPTS if self._felt else challenges.WITHOUT_IMU)
-        self._exam = _Exam(question, self._recent if self._felt else None)
+        self._exam = _Exam(question, self._recent if self._felt else None, self._presentation, self._last)
         told = {"nonce": question.nonce, "prompts": question.prompts, "instructions": question.instructions}
         self.send(plain({"kind": "challenge", "seconds": STEP_SECONDS, **told}))
 
@@ -349,8 +378,28 @@ class LivenessWidget(anywidget.AnyWidget):
         question = self._book.redeem(content.get("nonce"))
         if exam is None or exam.question.nonce != question.nonce:
             raise challenges.ChallengeError("these frames answer another challenge; ask for a new one.")
+        begun = self._clock()
         found = challenges.verify(question, exam.clips(self.session.facing), need_imu=self._felt)
-        self.send({"kind": "challenge_result", **found.to_dict()})
+        self._excused = self._clock() - begun + EXCUSED
+        last = self._last if exam.asked == self._presentation else None
+        before = last if last and (exam.before is None or last.decision == "attack") else exam.before
+        shown, self._settled = settled.settle(before, exam.asked, self._presentation, found)
+        self.verdict = page_verdict(shown)
+        self.send({"kind": "challenge_result", **found.to_dict(), "verdict": self.verdict})
+
+    # -- teaching
+    def _teach(self, content: Mapping[str, Any], buffers: Sequence[Any]) -> None:
+        """Answer a message of the teaching; the ticket tells the page to which of its questions."""
+        about = {"ticket": content.get("ticket"), "step": content.get("step")}
+        try:
+            told = self._lessons.answer(content)
+        except Exception as error:
+            self.errors.append(f"{type(error).__name__}: {error}")
+            told = {"kind": "teach_error", "of": content.get("kind"), "text": str(error)}
+        if told["kind"] == "teach_fitted":
+            self._again(content, buffers)
+            told["level"] = self._threshold()
+        self.send(plain(about | told))
 
 
 class _Exam:
@@ -358,10 +407,17 @@ class _Exam:
 
     Args:
         question: what was asked. imu: (m, 7) motion samples of the moment before, None for no sensors.
+        asked: number of the face that was asked. before: the last passive verdict on it.
     """
 
-    def __init__(self, question: challenges.Challenge, imu: np.ndarray | None = None) -> None:
-        self.question = question
+    def __init__(
+        self,
+        question: challenges.Challenge,
+        imu: np.ndarray | None = None,
+        asked: int = 0,
+        before: Verdict | None = None,
+    ) -> None:
+        self.question, self.asked, self.before = question, asked, before
         self._steps: list[list[tuple[float, np.ndarray]]] = [[] for _ in question.prompts]
         self._imu = imu
 

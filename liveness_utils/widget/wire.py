@@ -20,7 +20,7 @@ from liveness_utils.inputs import QualityLimits
 MAX_JPEG = 2_000_000
 MAX_SIDE = 2048
 MAX_SAMPLES = 600
-__all__ = ["FrameMessage", "advice", "cue_bars", "decode_jpeg", "encode_jpeg", "read_frame", "relative_box"]
+__all__ = ["FrameMessage", "advice", "cue_bars", "decode_jpeg", "encode_jpeg", "overlap", "read_frame", "relative_box"]
 
 PLATFORMS = ("w3c", "android", "ios_safari")
 
@@ -143,6 +143,19 @@ def cue_bars(features: Mapping[str, float]) -> list[dict[str, Any]]:
         fill = min(max((value - low) / (high - low), 0.0), 1.0) if seen else None
         bars.append({"name": name, "words": words, "value": value if seen else None, "fill": fill})
     return bars
+
+
+def overlap(a: np.ndarray | None, b: np.ndarray | None) -> float:
+    """Share of two boxes' (x, y, w, h) union that both cover; 0 where one is none.
+
+    >>> overlap(np.array([0, 0, 10, 10]), np.array([5, 0, 10, 10]))
+    0.3333333333333333
+    """
+    if a is None or b is None:
+        return 0.0
+    sides = np.minimum(a[:2] + a[2:], b[:2] + b[2:]) - np.maximum(a[:2], b[:2])
+    shared = float(np.prod(np.clip(sides, 0, None)))
+    return shared / max(float(a[2] * a[3] + b[2] * b[3]) - shared, 1e-9)
 
 
 def relative_box(box: np.ndarray | None, image: np.ndarray) -> list[float] | None:
