@@ -331,8 +331,22 @@ def test_readme_says_what_was_measured():
         in text
     )
     assert all(f"{r['k']} of {r['n']} {name.replace('_', ' ')}s" in text for name, r in report["apcer"].items())
-    rate = bundle.load(ROOT / "data" / "bundle").metrics["real_world"]["images"]["untouched"]["rates"]["BPCER"]
+    casia = bundle.load(ROOT / "data" / "bundle").metrics["real_world"]["casia"]
+    rate = casia["untouched"]["rates"]["BPCER"]
     assert f"{rate['k']} of {rate['n']} living videos" in text
+    two = {r["left_out"]: r for r in casia["taught"] if (r["camera"], r["people"], r["clips"]) == ("each camera", 2, 0)}
+    whole, alone = two["all"], two["every attack"]
+    assert f"it turns {100 * whole['bpcer']:.0f} % away and accepts {100 * whole['apcer']:.0f} % of the attacks" in text
+    assert f"video replays are left out, {100 * two['video_replay']['apcer']:.0f} % of them pass" in text
+    assert (
+        f"it turns {100 * alone['bpcer']:.0f} % away and accepts {100 * alone['apcer']:.0f} % "
+        f"(worst: {100 * alone['apcer_worst']:.0f} % of replays)" in text
+    )
+    away = next(r for r in casia["elsewhere"] if r["people"] == 2)
+    assert (
+        f"says so in {100 * away['announced']:.0f} % of the videos, and in {100 * away['announced_there']:.0f} %"
+        in text
+    )
 
 
 def test_examples_in_docstrings_are_true():
