@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(name, "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import cv2
 import numpy as np
 
 from liveness_utils import bundle as bundles
@@ -59,6 +60,7 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, default=config.released_bundle())
     parser.add_argument("--repeats", type=int, default=9)
     options = parser.parse_args()
+    cv2.setNumThreads(1)
     bundle, given = bundles.load(options.bundle), list(nine())
     rows: list[cameras.Taught] = []
     with runtime.LivenessSession(bundle, stream=False) as session:

@@ -12,6 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,13 @@ class TaughtCamera:
     head: Head
     general: dict[str, Any]
 
+    @cached_property
+    def _known(self) -> tuple[np.ndarray, np.ndarray, float]:
+        """Every clip as distances are measured (n, 445), which of them live (n,), and the least of a mask's log odds."""
+        living = np.array([clip.kind == LIVING for clip in self.clips])
+        embedding, look = _stack(self.clips)
+        return _place(self.general, embedding, look), living, self._least_mask(embedding[living])
+
     @property
     def missing(self) -> tuple[str, ...]:
         """What everybody has at hand and was not taught.
@@ -161,13 +169,13 @@ class TaughtCamera:
         Args:
             seen: of `LivenessSession.evidence`.
         """
-        head, known = self.head, np.asarray([seen.embedding])
-        logit = float(logits(head, self.general, known)[0])
-        pixels, mask = logit - head.threshold, self._mask_margin(known)
+        head, shown = self.head, np.asarray([seen.embedding])
+        places, living, least_mask = self._known
+        logit = float(logits(head, self.general, shown)[0])
+        pixels, mask = logit - head.threshold, float(mask_logit(self.general, shown)[0]) - least_mask
         motion = seen.motion + CONVINCING - seen.limit if seen.moving else math.inf
         least = min(pixels, motion, mask)
-        living = np.array([clip.kind == LIVING for clip in self.clips])
-        away = _distances(self.general, _stack(self.clips), (known, seen.look[None]))[0] / head.unit
+        away = np.linalg.norm(places - _place(self.general, shown, seen.look[None]), axis=1) / head.unit
         far = float(away[living].min())
         reasons = [
             text
@@ -193,13 +201,13 @@ class TaughtCamera:
         near = () if reasons or far <= STRANGE else ("this light, camera or distance is hardly like what was taught",)
         return Reading(score, decision, pixels, motion, mask, far, tuple(reasons), (*self.notes, *near))
 
-    def _mask_margin(self, embedding: np.ndarray) -> float:
-        """How far the mask's doubt is from that of the taught living clips; infinite where masks were taught."""
+    def _least_mask(self, embedding: np.ndarray) -> float:
+        """Log odds of no mask that taught living clips (n, 432) hardly fall below; none where masks were taught."""
         if "mask" in {_instrument(clip.kind) for clip in self.clips}:
-            return math.inf
-        living = mask_logit(self.general, np.array([c.embedding for c in self.clips if c.kind == LIVING]))
+            return -math.inf
+        living = mask_logit(self.general, embedding)
         spread = max(float(living.std(ddof=1)) if len(living) > 1 else 0.0, LEAST_SPREAD)
-        return float(mask_logit(self.general, embedding)[0] - living.mean() + UNMASKED * spread)
+        return float(living.mean()) - UNMASKED * spread
 
     def describe(self) -> str:
         """What it was taught and what it can promise, in a few lines."""
@@ -223,13 +231,13 @@ def look(crops: np.ndarray) -> np.ndarray:
     """Level, colour, contrast and sharpness of face crops: what light and camera leave in a picture.
 
     Args:
-        crops: (n, H, W, 3) uint8 RGB; five of them, evenly spaced, are looked at.
+        crops: (n, H, W, 3) uint8 RGB; three of them, evenly spaced, are looked at.
 
     Returns:
         (13,) float32, each about 1 for a change that is easily seen.
     """
     rows = []
-    for k in np.unique(np.linspace(0, len(crops) - 1, 5).round().astype(int)):
+    for k in np.unique(np.linspace(0, len(crops) - 1, 3).round().astype(int)):
         lab = cv2.cvtColor(np.float32(crops[k]) / 255, cv2.COLOR_RGB2LAB)
         level = np.ascontiguousarray(lab[..., 0])
         blurs = [level, *(cv2.GaussianBlur(level, (0, 0), s) for s in (1, 2, 4))]
@@ -272,10 +280,9 @@ def _stack(clips: Sequence[Taught]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([c.embedding for c in clips]), np.array([c.look for c in clips])
 
 
-def _distances(general: dict[str, Any], known: tuple, seen: tuple) -> np.ndarray:
-    """Euclidean distances (m, n) of seen clips (m) from known ones (n), of embedding and look together."""
-    a, b = (np.hstack([_standard(general, e), LOOK_SCALE * np.asarray(v)]) for e, v in (seen, known))
-    return np.linalg.norm(a[:, None] - b[None], axis=2)
+def _place(general: dict[str, Any], embedding: np.ndarray, look: np.ndarray) -> np.ndarray:
+    """Where clips lie, (n, 445): Euclidean distances are those of embedding and look together."""
+    return np.hstack([_standard(general, embedding), LOOK_SCALE * look])
 
 
 def _instrument(kind: str) -> str:
@@ -422,7 +429,8 @@ def _same_camera(size: Sequence[int], other: Sequence[int]) -> bool:
 def _unit(clips: Sequence[Taught], general: dict[str, Any]) -> float:
     living = [c for c in clips if c.kind == LIVING]
     names = np.array([f"{c.person} {c.name} {c.lesson}" for c in living])
-    between = _distances(general, _stack(living), _stack(living))
+    place = _place(general, *_stack(living))
+    between = np.linalg.norm(place[:, None] - place[None], axis=2)
     nearest = np.where(names[:, None] == names[None], np.inf, between).min(axis=1)
     return float(nearest.mean())
 
