@@ -90,7 +90,7 @@ def test_a_page_is_taught_and_judges_with_it_until_it_forgets(served, films, tmp
     assert told.json["notes"] == ["masks were not taught to this camera"]
     assert told.json["errors"]["living"]["n"] == 3 and len(told.json["left_out"]["attacks"]) == 2
     living, attack = judge(client, "bona_fide"), judge(client, "video_replay")
-    assert living["decision"] == "bona_fide" and set(living["camera"]) == {"pixels", "motion", "distance"}
+    assert living["decision"] == "bona_fide" and set(living["camera"]) == {"pixels", "motion", "mask", "distance"}
     assert living["notes"] == told.json["notes"] and living["camera"]["distance"] < 1 and living["threshold"] == 0.5
     assert attack["decision"] == "attack" and attack["camera"]["pixels"] < 0
     again = served()  # a server started anew

@@ -394,7 +394,7 @@ def test_a_camera_is_taught_saved_and_judges(session, tmp_path):
     assert b"\xff\xd8" not in path.read_bytes(), "no picture is in the file"
     answers = stream(widget, replace(scene("bona_fide", 0, 2.6)), start=900.0)
     (found,) = [a["verdict"] for a in answers if a["verdict"]]
-    assert set(found["camera"]) == {"pixels", "motion", "distance"} and found["threshold"] == 0.5
+    assert set(found["camera"]) == {"pixels", "motion", "mask", "distance"} and found["threshold"] == 0.5
     assert found["notes"] == fitted["notes"]
     scores = [a["score"] for a in answers]
     assert scores[0] is None and scores[-1] == found["score"], "the curve follows the taught camera's verdicts"

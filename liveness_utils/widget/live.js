@@ -314,7 +314,7 @@ function setOffer(ui, on) {
 function showRests(ui, v) {
   const known = (x, digits) => (typeof x === "number" ? x.toFixed(digits).replace("-", "−") : "none"), on = v?.camera || {};
   const numbers = "pixels" in on
-    ? [`pixels ${known(on.pixels, 1)}, motion ${known(on.motion, 1)} (0 is the limit of each)`, `distance from what was taught ${known(on.distance, 2)} (1 is usual)`] : [];
+    ? [`pixels ${known(on.pixels, 1)}, motion ${known(on.motion, 1)}${typeof on.mask === "number" ? `, no mask ${known(on.mask, 1)}` : ""} (0 is the limit of each)`, `distance from what was taught ${known(on.distance, 2)} (1 is usual)`] : [];
   const text = [...numbers, ...(v?.notes || [])].join(" · ");
   if (ui.rests.textContent !== text) ui.rests.textContent = text;
   ui.rests.hidden = !text;

@@ -223,11 +223,12 @@ function showScale(held) {
 
 /** What a verdict with a taught camera rests on. */
 function showRest(held) {
-  const known = Object.keys(held.camera ?? {}).length > 0, { pixels, motion, distance } = held.camera ?? {};
+  const known = Object.keys(held.camera ?? {}).length > 0, { pixels, motion, mask, distance } = held.camera ?? {};
   const signed = (v) => `${v < 0 ? "\u2212" : "+"}${Math.abs(v).toFixed(1)}`;
   const rows = !known ? [] : [
     ["Pixels, against the taught threshold", signed(pixels)],
     ["Motion, against what is needed", typeof motion === "number" ? signed(motion) : "none"],
+    ...(typeof mask === "number" ? [["No mask, against the taught faces", signed(mask)]] : []),
     ["Distance from what was taught (1 is usual)", typeof distance === "number" ? distance.toFixed(1) : "unknown"],
   ];
   $("rest-box").hidden = !known;
