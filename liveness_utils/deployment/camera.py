@@ -212,7 +212,8 @@ class TaughtCamera:
     def describe(self) -> str:
         """What it was taught and what it can promise, in a few lines."""
         kinds = Counter((c.kind, c.light, c.person) for c in self.clips)
-        lines = [f"camera {self.name}: {len(self.clips)} clips in {max(c.lesson for c in self.clips)} lessons"]
+        lessons = max(c.lesson for c in self.clips)
+        lines = [f"camera {self.name}: {len(self.clips)} clips in {lessons} lesson{'s' if lessons > 1 else ''}"]
         lines += [
             f"  {n} × {kind} of {person}{f', {light}' if light else ''}" for (kind, light, person), n in kinds.items()
         ]
