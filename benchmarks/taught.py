@@ -43,7 +43,9 @@ def measured(prepared: ds.Prepared, bundle: bundles.Bundle) -> tuple[pd.DataFram
 def taught(table: pd.DataFrame, seen: list[Evidence], order: np.ndarray, bundle: bundles.Bundle) -> tuple:
     """A camera taught by the first people of an order who have enough clips, and who they are."""
     rows: list[Taught] = []
-    for count, person in enumerate(order, 1):
+    who = []
+    for person in order:
+        who.append(person)
         for k in table.index[table["subject_id"] == person]:
             kind = table["kind"][k]
             if any(word in kind for word in ENOUGH):
@@ -51,7 +53,7 @@ def taught(table: pd.DataFrame, seen: list[Evidence], order: np.ndarray, bundle:
         if all(sum(word in row.kind for row in rows) >= least for word, least in ENOUGH.items()):
             break
     camera: TaughtCamera = cameras.teach(rows, bundle)
-    return camera, order[:count]
+    return camera, who
 
 
 def main() -> None:

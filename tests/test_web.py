@@ -292,7 +292,24 @@ def test_a_nonce_that_begins_like_the_other_kind_is_taken(app, monkeypatch, chal
     assert (found is not None) is challenge
 
 
-@pytest.mark.parametrize("body", ["[]", "{", '{"challenge": 1}', '{"more": true}', "null", "\x00"])
+@pytest.mark.parametrize(
+    ("require_imu", "motion", "swept"), [(False, True, True), (False, False, False), (True, False, True)]
+)
+def test_a_device_without_sensors_is_asked_what_it_can_show(app, require_imu, motion, swept):
+    drawn_from = []
+
+    class Book:
+        def issue(self, *, prompts):
+            drawn_from.extend(prompts)
+            raise web_app.ChallengeError("full")
+
+    service = replace(app.extensions["liveness"], require_imu=require_imu, asked=Book())
+    with pytest.raises(web_app.UploadError):
+        web_app._open_session(service, True, motion)
+    assert len(drawn_from) >= 4 and ("sweep" in drawn_from) is swept
+
+
+@pytest.mark.parametrize("body", ["[]", "{", '{"challenge": 1}', '{"motion": null}', '{"more": true}', "null", "\x00"])
 def test_a_session_wants_a_sound_body(client, body):
     refused(client.post("/api/v1/sessions", data=body, content_type="application/json"), 400)
 

@@ -20,7 +20,7 @@ from werkzeug.exceptions import HTTPException
 
 from liveness_utils.bundle import Bundle
 from liveness_utils.bundle import load as load_bundle
-from liveness_utils.challenge import Challenge, ChallengeBook, ChallengeError, verify
+from liveness_utils.challenge import PROMPTS, WITHOUT_IMU, Challenge, ChallengeBook, ChallengeError, verify
 from liveness_utils.errors import CameraError, ConfigError, LivenessError, RecordError
 from liveness_utils.recorder import CONSENT, Recorder
 from liveness_utils.runtime import LivenessSession, predict_clip
@@ -249,7 +249,7 @@ def _routes(app: Flask, service: Service) -> None:
     @app.post("/api/v1/sessions")
     def new_session() -> tuple[Response, int]:
         _limit_rate(service.session_rate)
-        return jsonify(_open_session(service, _wants_challenge())), 201
+        return jsonify(_open_session(service, *_wishes())), 201
 
     @app.post("/api/v1/clips")
     def new_clip() -> Response:
@@ -272,19 +272,22 @@ def _page_config(service: Service) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _wants_challenge() -> bool:
+def _wishes() -> tuple[bool, bool]:
+    """Whether a challenge is wanted, and whether the device has motion sensors."""
     if not request.data:
-        return False
+        return False, True
     held = request.get_json(silent=True)
-    if not isinstance(held, dict) or set(held) - {"challenge"} or type(held.get("challenge", False)) is not bool:
-        raise UploadError(400, 'The body must be empty or {"challenge": true or false}, as application/json.')
-    return held.get("challenge", False)
+    known = {"challenge": False, "motion": True}
+    if not isinstance(held, dict) or set(held) - set(known) or any(type(v) is not bool for v in held.values()):
+        raise UploadError(400, 'The body must be empty or {"challenge": …, "motion": …}, true or false, as JSON.')
+    return tuple((known | held).values())
 
 
-def _open_session(service: Service, challenge: bool) -> dict[str, Any]:
+def _open_session(service: Service, challenge: bool, motion: bool = True) -> dict[str, Any]:
+    """A nonce, and prompts: without sensors none that needs them, where clips without motion data are taken at all."""
     book = service.asked if challenge else service.plain
     try:
-        made = book.issue()
+        made = book.issue(prompts=PROMPTS if motion or service.require_imu else WITHOUT_IMU)
     except ChallengeError as error:
         raise UploadError(503, f"The server is busy: {error}", retry_after=service.limits.retry_seconds) from error
     steps = zip(made.prompts, made.instructions, strict=True) if challenge else ()

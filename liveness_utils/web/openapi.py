@@ -248,7 +248,7 @@ def _request_schemas(limits: Limits, species: Sequence[str]) -> dict[str, Any]:
     }  # fmt: skip
     step = {"type": "string", "enum": [s.name for s in STEPS]}
     return {
-        "Wish": _object(challenge={"type": "boolean", "default": False}),
+        "Wish": _object(challenge={"type": "boolean", "default": False}, motion={"type": "boolean", "default": True}),
         "Clip": _object(
             ["video", "meta"],
             video={"type": "string", "format": "binary", "description": "MP4 or WebM, one video track."},

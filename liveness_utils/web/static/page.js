@@ -101,9 +101,9 @@ async function request(path, options) {
   }
 }
 
-async function newSession(challenge) {
+async function newSession(challenge, motion = true) {
   const [session] = await request("/api/v1/sessions", {
-    headers: { "Content-Type": "application/json" }, body: JSON.stringify({ challenge }),
+    headers: { "Content-Type": "application/json" }, body: JSON.stringify({ challenge, motion }),
   });
   return session;
 }
@@ -159,7 +159,8 @@ async function check(asked = false) {
     if (allowed === "granted") motion.start();
     setState("ready", "Put your face into the oval.");
     const keep = asked ? null : wish();
-    const [session] = await Promise.all([newSession(asked || (!keep && $("challenge").checked)), pause(PREROLL_MS)]);
+    await pause(PREROLL_MS); // by then a device with sensors has sent samples
+    const session = await newSession(asked || (!keep && $("challenge").checked), motion.samples.length > 0);
     const taken = await capture(session, motion);
     marks = taken.marks;
     motion.stop();
