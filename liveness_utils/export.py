@@ -692,7 +692,10 @@ def thresholds_of(
                 rates = metrics.apcer(full["score"], full["is_bonafide"], value, full["pai_species"])
                 threshold = metrics.no_looser(threshold, told, rates)
             found.setdefault(name, {})[pattern] = threshold.as_dict() | {"without": left_out}
-        floor = metrics.threshold_for_bpcer(told["score"], told["is_bonafide"], ASKED, told["pai_species"])
+        # With less evidence nothing is asked about that would be an attack with all of it.
+        least = found[bundles.FLOOR][whole]["value"] if bundles.FLOOR in found else -np.inf
+        named = told["score"], told["is_bonafide"], ASKED, told["pai_species"]
+        floor = metrics.threshold_for_bpcer(*named, least=least)
         found.setdefault(bundles.FLOOR, {})[pattern] = floor.as_dict() | {"without": left_out}
     return found
 

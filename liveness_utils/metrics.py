@@ -737,7 +737,9 @@ def _columns(kind: str, k: int, n: int, smallest: int) -> dict[str, Any]:
 # --- the whole report -------------------------------------------------------------------------
 
 
-def threshold_for_bpcer(scores: ArrayLike, is_bonafide: ArrayLike, target: float, species: ArrayLike) -> Threshold:
+def threshold_for_bpcer(
+    scores: ArrayLike, is_bonafide: ArrayLike, target: float, species: ArrayLike, *, least: float = -np.inf
+) -> Threshold:
     """The highest threshold that rejects at most a share of bona fide presentations, those without a decision aside.
 
     Args:
@@ -745,6 +747,7 @@ def threshold_for_bpcer(scores: ArrayLike, is_bonafide: ArrayLike, target: float
         is_bonafide: (N,) 1 or 0.
         target: share of bona fide scores, 0..1.
         species: (N,) of the attacks.
+        least: the threshold is not below it, whatever it rejects.
 
     Returns:
         a `Threshold`; its `target` is the share.
@@ -756,7 +759,7 @@ def threshold_for_bpcer(scores: ArrayLike, is_bonafide: ArrayLike, target: float
     living = np.sort(s[y & ~np.isnan(s)])
     if not living.size:
         raise MetricError("No bona fide presentation has a score: a threshold for BPCER needs some.")
-    value = float(living[min(int(np.floor(target * living.size + 1e-9)), living.size - 1)])
+    value = max(float(living[min(int(np.floor(target * living.size + 1e-9)), living.size - 1)]), least)
     return _threshold(s, y, names, value, target, living.size >= 1 / target)
 
 

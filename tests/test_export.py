@@ -241,10 +241,13 @@ def test_less_evidence_never_accepts_a_species_more_often():
         "video": dev_table(people, mask=many, print=many, injection=people),
     }
     chosen = export.thresholds_of(tables, targets=(0.05, 0.01))
+    whole = chosen[bundles.FLOOR]["video+landmarks+imu"]
     for pattern, floor in chosen.pop(bundles.FLOOR).items():  # below it lies one living face of twenty
         table = tables[pattern]
         assert floor["bpcer"]["k"] == (table["score"][table["is_bonafide"] == 1] < floor["value"]).sum()
-        assert floor["bpcer"]["value"] <= export.ASKED
+        assert floor["value"] >= whole["value"] and (
+            floor["bpcer"]["value"] <= export.ASKED or floor["value"] == whole["value"]
+        )
     for name, by_pattern in chosen.items():
         apcer = {
             p: metrics.apcer(t.score, t.is_bonafide, by_pattern[p]["value"], t.pai_species) for p, t in tables.items()

@@ -97,7 +97,7 @@ def measure(folder: str | os.PathLike, bundle: bundles.Bundle, settings: Setting
     name = folder.resolve().name
     where = ds.prepare(folder, settings.work / name, workers=settings.workers, progress=settings.progress)
     prepared = ds.open_prepared(where)
-    outputs = _outputs(prepared, bundle, settings)
+    outputs = model_outputs(prepared, bundle, settings)
     table, away, note = None, None, ""
     try:
         frames = frames_of(prepared, outputs["embedding"])
@@ -108,8 +108,15 @@ def measure(folder: str | os.PathLike, bundle: bundles.Bundle, settings: Setting
     return Result(name, untouched(prepared, outputs, bundle, settings), table, away, note)
 
 
-def _outputs(prepared: ds.Prepared, bundle: bundles.Bundle, settings: Settings) -> dict[str, np.ndarray]:
-    """What the shipped model says of every clip: logit, consistency (n,), embedding (n, 432); kept beside the arrays."""
+def model_outputs(prepared: ds.Prepared, bundle: bundles.Bundle, settings: Settings) -> dict[str, np.ndarray]:
+    """What the shipped model says of every clip; kept beside the arrays.
+
+    Args:
+        prepared: of one data set. bundle: whose model runs. settings: threads and progress.
+
+    Returns:
+        logit, consistency (n,), embedding (n, 432).
+    """
     from liveness_utils import export
 
     path = prepared.folder / f"outputs_{cameras.model_of(bundle)[:12]}_{prepared.mark}.npz"

@@ -71,14 +71,14 @@ def test_another_light_than_the_taught_one_is_announced(prepared):
 
 def test_the_bundle_is_measured_at_the_threshold_it_ships(prepared):
     bundle = bundles.load(config.released_bundle())
-    outputs = benchmark._outputs(prepared, bundle, SETTINGS)
+    outputs = benchmark.model_outputs(prepared, bundle, SETTINGS)
     assert outputs["embedding"].shape == (24, 432)
     found = benchmark.untouched(prepared, outputs, bundle, SETTINGS)
     assert found["pattern"] == "video+landmarks+imu" and found["threshold"] == bundle.threshold(np.ones(3))["value"]
     assert found["videos"] == 24 and 0 <= found["eer"] <= 1 and found["no_decision"] == 1
     assert {"BPCER", "APCER flat_print", "APCER injection"} <= set(found["rates"])
     assert found["rates"]["BPCER"]["n"] == 12
-    again = benchmark._outputs(prepared, bundle, SETTINGS)
+    again = benchmark.model_outputs(prepared, bundle, SETTINGS)
     assert all(np.array_equal(again[name], outputs[name]) for name in outputs), "kept beside the arrays"
 
 
