@@ -19,6 +19,7 @@ from liveness_utils import bundle as bundles
 from liveness_utils import config, export
 from liveness_utils import dataset as ds
 from liveness_utils.deployment import camera as cameras
+from liveness_utils.deployment import teaching
 from liveness_utils.deployment.camera import Evidence, Taught, TaughtCamera
 
 ENOUGH = {cameras.LIVING: 4, "print": 2, "replay": 2}  # clips that teach, by what their species' name holds
@@ -34,7 +35,9 @@ def measured(prepared: ds.Prepared, bundle: bundles.Bundle) -> tuple[pd.DataFram
     value = bundle.threshold(np.ones(3))["value"]
     limit, motion = float(np.log(value / (1 - value))), np.ravel(out["logit"]) - np.ravel(out["pixels"])
     seen = [
-        Evidence(embedding.astype(float), cameras.look(prepared.crops[row]), float(moves), limit, (256, 256))
+        Evidence(
+            embedding.astype(float), cameras.image_statistics(prepared.crops[row]), float(moves), limit, (256, 256)
+        )
         for embedding, row, moves in zip(out["embedding"], rows, motion, strict=True)
     ]
     return table.assign(general=np.ravel(out["logit"]) >= limit), seen
@@ -49,10 +52,10 @@ def taught(table: pd.DataFrame, seen: list[Evidence], order: np.ndarray, bundle:
         for k in table.index[table["subject_id"] == person]:
             kind = table["kind"][k]
             if any(word in kind for word in ENOUGH):
-                rows += cameras.lesson([seen[k]], kind, names=[str(k)], person=str(person))
+                rows += teaching.label([seen[k]], kind, names=[str(k)], person=str(person))
         if all(sum(word in row.kind for row in rows) >= least for word, least in ENOUGH.items()):
             break
-    camera: TaughtCamera = cameras.teach(rows, bundle)
+    camera: TaughtCamera = teaching.teach(rows, bundle)
     return camera, who
 
 

@@ -69,13 +69,13 @@ def main() -> None:
         def measure() -> None:
             rows.clear()
             for k, (kind, clip) in enumerate(given):
-                rows.extend(cameras.lesson(teaching.measure(clip, session), kind, names=[str(k)]))
+                rows.extend(teaching.label(teaching.measure(clip, session), kind, names=[str(k)]))
 
         measured = seconds(measure, 1)
-        fitted = seconds(lambda: cameras.teach(rows, bundle), options.repeats)
-        camera = cameras.teach(rows, bundle)
+        fitted = seconds(lambda: teaching.teach(rows, bundle), options.repeats)
+        camera = teaching.teach(rows, bundle)
         judged = seconds(lambda: camera.judge(session.evidence), 20 * options.repeats)
-        looked = seconds(lambda: cameras.look(np.zeros((25, 112, 112, 3), np.uint8)), 20 * options.repeats)
+        looked = seconds(lambda: cameras.image_statistics(np.zeros((25, 112, 112, 3), np.uint8)), 20 * options.repeats)
         bare = replace(given[0][1], imu=None)
         without = seconds(lambda: runtime.predict_clip(bare, bundle, session=session), options.repeats)
         session.camera = camera

@@ -289,7 +289,7 @@ def _add_benchmark(commands: Any) -> None:
 
 def _benchmark(args: argparse.Namespace) -> None:
     from liveness_utils import bundle, config
-    from liveness_utils.deployment import benchmark
+    from liveness_utils.deployment import benchmark, benchmark_report
 
     held = bundle.load(args.bundle or config.default_bundle())
     settings = benchmark.Settings(
@@ -297,11 +297,11 @@ def _benchmark(args: argparse.Namespace) -> None:
         sys.stderr.isatty(),
     )  # fmt: skip
     results = [benchmark.measure(folder, held, settings) for folder in args.data]
-    print(benchmark.summary(results))
+    print(benchmark_report.summary(results))
     if args.json:
-        config.write_json(args.json, benchmark.to_dict(results))
+        config.write_json(args.json, benchmark_report.to_dict(results))
     if args.figures:
-        print("\n".join(map(str, benchmark.write_figures(results, args.figures))))
+        print("\n".join(map(str, benchmark_report.write_figures(results, args.figures))))
 
 
 # --- export, bundle, prediction -------------------------------------------------------------
@@ -377,7 +377,7 @@ def _add_teach(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--live-only", action="store_true", help="teach without attacks")
     parser.add_argument("--out", type=Path, required=True, metavar="camera.json")
-    parser.add_argument("--extend", action="store_true", help="add a lesson to the file that is there")
+    parser.add_argument("--extend", action="store_true", help="add to the file that is there")
     parser.add_argument("--person", default="1", help="a code of who is shown, no name")
     parser.add_argument("--name", default="", help="of the camera (default: the file's)")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="default: the released one")
@@ -394,16 +394,16 @@ def _teach(args: argparse.Namespace) -> None:
         raise CameraError(f"{args.out} is there already: say --extend to add to it, or name another file.")
     with runtime.LivenessSession(args.bundle or config.default_bundle(), stream=False) as session:
         before = camera.load(args.out, session.bundle) if args.extend else None
-        number = 1 + max((clip.lesson for clip in before.clips), default=0) if before else 1
-        rows = teaching.lessons(args.live, camera.LIVING, session, person=args.person, number=number)
-        rows += teaching.lessons(args.attack, "attack", session, person=args.person, number=number)
-        taught = camera.teach(rows, session.bundle, name=args.name or args.out.stem, extend=before)
+        number = before.sittings + 1 if before else 1
+        rows = teaching.label_videos(args.live, camera.LIVING, session, person=args.person, number=number)
+        rows += teaching.label_videos(args.attack, "attack", session, person=args.person, number=number)
+        taught = teaching.teach(rows, session.bundle, name=args.name or args.out.stem, extend=before)
     camera.save(taught, args.out)
     print(taught.describe())
 
 
 def _add_camera(commands: Any) -> None:
-    parser = _command(commands, "camera", _camera, "Show a taught camera, or undo its last lesson.", UNREADABLE)
+    parser = _command(commands, "camera", _camera, "Show a taught camera, or undo its last sitting.", UNREADABLE)
     parser.add_argument("action", choices=("show", "undo"))
     parser.add_argument("file", type=Path, metavar="camera.json")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="default: the released one")
@@ -411,12 +411,12 @@ def _add_camera(commands: Any) -> None:
 
 def _camera(args: argparse.Namespace) -> None:
     from liveness_utils import bundle, config
-    from liveness_utils.deployment import camera
+    from liveness_utils.deployment import camera, teaching
 
     held = bundle.load(args.bundle or config.default_bundle())
     taught = camera.load(args.file, held)
     if args.action == "undo":
-        taught = camera.undo(taught, held)
+        taught = teaching.undo(taught, held)
         camera.save(taught, args.file)
     print(taught.describe())
 

@@ -714,10 +714,12 @@ def model_card(description: Bundle) -> str:
     )
     measured = description.metrics.get("real_world")
     if measured:
-        from liveness_utils.deployment import benchmark
+        from liveness_utils.deployment import benchmark_report
     return CARD.format(
         variant=description.variant,
-        real=benchmark.markdown(measured) if measured else "Not measured for this bundle: `liveness benchmark DATA`.",
+        real=benchmark_report.markdown(measured)
+        if measured
+        else "Not measured for this bundle: `liveness benchmark DATA`.",
         rows=rows,
         limits=limits or "none yet: every clip is answered with no decision",
         versions=", ".join(f"{k} {v}" for k, v in description.versions.items()),
@@ -731,8 +733,8 @@ answers P(bona fide). Score at or above the threshold: bona fide.
 
 ## On real faces
 
-The bundle as it ships, and a linear head on its frozen embedding that so many people taught (nobody who taught is
-tested; intervals of AUC over people, of EER over draws of people). Made by `liveness benchmark`; the data sets are named in data/README.md.
+The bundle as it ships, and a camera that so many people taught (`liveness teach`; nobody who taught is tested, pixels
+alone; intervals of AUC over people, of EER over draws of people). Made by `liveness benchmark`; the data sets are named in data/README.md.
 
 {real}
 

@@ -136,7 +136,7 @@ def decide(
     Args:
         bundle: with thresholds and limits. out: outputs of the clip or the step model.
         presence: (3,) what the clip has. quality: see `inputs.summarise_quality`.
-        camera: judges in place of the threshold, by `seen`.
+        camera: judges in place of the threshold. seen: of the same clip, for the camera.
         known: cues and timings_ms, passed on to the verdict.
 
     Returns:
@@ -154,7 +154,7 @@ def decide(
         return no_decision("the model gave no number", quality=quality, **known)
     known = {**known, "cues": known.get("cues", {}) | _opinions(bundle, out, presence)}
     if camera is not None:
-        if seen is None or not np.isfinite([seen.motion, *seen.embedding, *seen.look]).all():
+        if seen is None or not np.isfinite([seen.motion, *seen.embedding, *seen.statistics]).all():
             return no_decision("the model gave no numbers for the taught camera", quality=quality, **known)
         return _by_camera(camera.judge(seen), quality, **known)
     value, frames = float(threshold["value"]), int(quality["frames"])
@@ -502,7 +502,7 @@ class LivenessSession:
 
     @property
     def evidence(self) -> Evidence | None:
-        """What the last `verdict` measured, for `camera.lesson`; None where there was no decision."""
+        """What the last `verdict` measured, for `teaching.label`; None where there was no decision."""
         return self._evidence
 
     @property
@@ -562,7 +562,9 @@ class LivenessSession:
         height, width = self._before.image.shape[:2]
         crops = np.stack([c.crop for c in self._chosen])
         embedding = np.ravel(out["embedding"]).astype(np.float64)
-        return Evidence(embedding, cameras.look(crops), motion, math.log(limit / (1 - limit)), (width, height))
+        return Evidence(
+            embedding, cameras.image_statistics(crops), motion, math.log(limit / (1 - limit)), (width, height)
+        )
 
     def _steps_of_a_short_clip(self) -> TfliteModel | OnnxModel:
         """The model that judges as many frames as there are: the whole-clip model takes 25."""
@@ -652,6 +654,8 @@ def _predict_still(clip: Clip, session: LivenessSession) -> Verdict:
     """Judge a single picture, if the bundle was made for stills; one made for video refuses it."""
     if inputs.limits_from(dict(session.bundle.quality)).min_seconds > 0:
         return no_decision("a single picture shows no motion, and this bundle judges video: give 2.5 s of it")
+    if session.camera is not None:
+        return no_decision("a taught camera judges video: give 2.5 s of it, or judge the picture without --camera")
     try:
         with Landmarker(2, "image") as landmarker:
             track = inputs.still_track(clip, landmarker)

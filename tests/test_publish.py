@@ -12,7 +12,7 @@ from PIL import Image
 
 from liveness_utils import bundle as bundles
 from liveness_utils import config
-from liveness_utils.deployment import benchmark
+from liveness_utils.deployment import benchmark_report
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_a_bundle_is_published_with_what_was_measured_on_real_faces(publish, tmp
     publish.publish_bundle(run, tmp_path / "all.json")
     assert bundles.load(target).metrics["real_world"] == measured and not (target / "variants").exists()
     assert json.loads((target / "metrics.json").read_text()) == {"test": {"acer": 0.5}}
-    assert benchmark.markdown(measured) in (target / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert benchmark_report.markdown(measured) in (target / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert bundles.load(run / "bundle").metrics["real_world"] != measured  # the run's own stays as it was
 
 

@@ -313,11 +313,11 @@ def test_readme_links_lead_somewhere():
 
 def test_readme_says_what_was_measured():
     from liveness_utils import bundle
-    from liveness_utils.deployment import benchmark
+    from liveness_utils.deployment import benchmark_report
 
     raw = (ROOT / "README.md").read_text(encoding="utf-8")
     text = " ".join(raw.split())
-    assert benchmark.markdown(bundle.load(ROOT / "data" / "bundle").metrics["real_world"]) in raw
+    assert benchmark_report.markdown(bundle.load(ROOT / "data" / "bundle").metrics["real_world"]) in raw
     held = json.loads((ROOT / "data" / "bundle" / "metrics.json").read_text(encoding="utf-8"))
     report = held["test"]
     worst, alone = report["apcer_worst"], report["without_injection"]["acer"]

@@ -714,7 +714,7 @@ def test_the_description_is_sound(client, app):
     import jsonschema
 
     told = client.get("/api/v1/openapi.json").json
-    own = {"sessions", "clips", "lessons", "camera", "openapi.json"}
+    own = {"sessions", "clips", "steps", "camera", "openapi.json"}
     assert set(told["paths"]) == {"/healthz", *(f"/api/v1/{name}" for name in own)}
     known = {str(rule) for rule in app.url_map.iter_rules()}
     assert set(told["paths"]) <= known

@@ -16,11 +16,12 @@ from fake_face import make_clip
 
 from liveness_utils import challenge, clips, runtime
 from liveness_utils.deployment import camera as cameras
+from liveness_utils.deployment import settled
 from liveness_utils.deployment.teaching import STEPS
 from liveness_utils.errors import LivenessError, SessionError
 from liveness_utils.inputs import QualityLimits
 from liveness_utils.runtime import Verdict
-from liveness_utils.widget import LivenessWidget, lessons, settled, wire
+from liveness_utils.widget import LivenessWidget, teaching, wire
 
 
 class Heard(LivenessWidget):
@@ -290,7 +291,7 @@ def test_a_challenge_decides_what_was_not_sure_and_never_saves_an_attack(before,
     if before == "not_sure" and passed:
         assert settled.DECIDED in found.reasons and "≥" not in found.sentence
     if before in ("bona_fide", "not_sure") and not passed:
-        assert found.reasons == (settled.FAILED,)
+        assert found.reasons[-1].startswith("challenge failed")
 
 
 def test_a_challenge_counts_for_the_face_that_was_asked_alone():
@@ -384,7 +385,7 @@ def test_a_camera_is_taught_saved_and_judges(session, tmp_path):
         told, frames = film(widget, step.name, scene(step.kind, k), 100.0 * (k + 1))
         assert [t["kind"] for t in told] == ["teach_filming", "teach_taken"] and told[1]["windows"] == 1, told
         assert [(f["kind"], f["frames"]) for f in frames] == [("teach_kept", n + 1) for n in range(len(frames))]
-        assert not widget._lessons._frames, "pictures go as soon as they were measured"
+        assert not widget._teaching._frames, "pictures go as soon as they were measured"
     assert not widget.history and not path.exists() and session.camera is None
     (fitted,) = widget.page_says("teach_fit", ticket="f")
     assert fitted["kind"] == "teach_fitted" and fitted["clips"] == 5 and fitted["level"] == 0.5, fitted
@@ -430,7 +431,7 @@ def test_a_camera_that_turns_while_a_step_is_filmed_is_told(session):
     assert "turned" in told["text"]
 
 
-@pytest.mark.parametrize("kind", lessons.KINDS[1:])
+@pytest.mark.parametrize("kind", teaching.KINDS[1:])
 def test_without_a_teaching_its_messages_are_answered(widget, kind):
     (told,) = widget.page_says(kind, step="usual", ticket="x")
     assert told["ticket"] == "x"
@@ -453,12 +454,12 @@ def test_stopping_forgets_and_frames_are_judged_again(session):
     frame = {"buffers": [jpeg(make_clip(0.1).frames[0])], "teach": "usual"}
     assert widget.page_says("frame", id=1, t=1.0, **frame)[0]["kind"] == "teach_kept"
     widget.page_says("teach_stop")
-    assert widget._lessons._teacher is None and not widget._lessons._frames
+    assert widget._teaching._teacher is None and not widget._teaching._frames
     assert widget.page_says("frame", id=2, t=1.1, **frame)[0]["kind"] == "result"
 
 
 def test_frames_of_a_step_have_a_bound(session, monkeypatch):
-    monkeypatch.setattr(lessons, "MAX_FRAMES", 3)
+    monkeypatch.setattr(teaching, "MAX_FRAMES", 3)
     widget = Heard(session)
     widget.page_says("teach_start"), widget.page_says("teach_take", step="usual")
     kept = [
@@ -471,7 +472,7 @@ def test_frames_of_a_step_have_a_bound(session, monkeypatch):
 def test_what_cannot_be_saved_is_told_and_not_used(session, tmp_path, monkeypatch):
     widget = Heard(session, tmp_path / "camera.json")
     widget.page_says("teach_start")
-    monkeypatch.setattr(widget._lessons._teacher, "fit", lambda: "a camera")
+    monkeypatch.setattr(widget._teaching._teacher, "fit", lambda: "a camera")
     monkeypatch.setattr(cameras, "save", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     (told,) = widget.page_says("teach_fit")
     assert "No space left" in told["text"] and session.camera is None

@@ -1,7 +1,7 @@
 """The widget in JupyterLab in a real Chromium: what it shows is what the recorded clips get, in every state.
 
 Screenshots for README and notebook 08: WIDGET_FIGURES=figures pytest tests/test_widget_browser.py
-BUNDLE_DIR=FOLDER names another model than the released one; TAUGHT_VERDICTS=1 also holds what a taught camera decides.
+BUNDLE_DIR=FOLDER names another model than the released one.
 """
 
 from __future__ import annotations
@@ -435,8 +435,6 @@ def test_a_camera_is_taught_and_judges_another_take(browser, lab, takes, tmp_pat
             "my_camera.json" in told
             and (Path(bl.ask_kernel(page, "import os; print(os.getcwd())").strip()) / "my_camera.json").exists()
         )
-        if not os.environ.get("TAUGHT_VERDICTS"):  # which frames are filmed decides them; once a replay was accepted
-            return
         assert "bona fide" in (found := decided(page, "living")), found
         rests = page.inner_text(".lv-rests")
         assert "pixels" in rests and "distance" in rests and "masks were not taught" in rests
@@ -488,8 +486,10 @@ const source = %s;
 const widget = (await import(URL.createObjectURL(new Blob([source], { type: 'text/javascript' })))).default();
 const state = { state: 'idle', message: '', devices: [], device_id: '', threshold: null, send_side: 320, quality: 0.9,
   max_inflight: 2, mirror: true, frame_rate: 0, round_trip_ms: 0, has_imu: false };
-const hears = {}, wire = (window.wire = { sent: [], under_way: 0, most: 0, deaf: false, fail: 0 });
-const back = (m) => (hears['msg:custom'] || []).forEach((f) => f(m, []));
+const hears = {}, wire = (window.wire = { sent: [], under_way: 0, most: 0, deaf: false, fail: 0, verdict: null, held: null });
+const result = window.result = (m) => ({ kind: 'result', id: m.id, t: m.t, presentation: 1, score: 0.5, progress: 1, box: [0.2, 0.2, 0.5, 0.5],
+  faces: 1, advice: [], cues: [], verdict: null });
+const back = window.back_ = (m) => (hears['msg:custom'] || []).forEach((f) => f(m, []));
 const model = {
   get: (k) => state[k],
   set: (k, v) => { state[k] = v; (hears['change:' + k] || []).forEach((f) => f()); },
@@ -500,10 +500,11 @@ const model = {
     if (wire.deaf) return;
     setTimeout(() => {
       if (m.kind === 'hello') back({ kind: 'welcome', threshold: 0.5, cues: [] });
+      if (m.kind === 'frame' && wire.held) { wire.held.push(m); return; }
       if (m.kind === 'frame') {
         wire.under_way--;
         if (wire.fail > 0) { wire.fail--; back({ kind: 'error', id: m.id, text: 'a frame was refused' }); return; }
-        back({ kind: 'result', id: m.id, t: m.t, presentation: 1, score: 0.5, progress: 1, box: [0.2, 0.2, 0.5, 0.5], faces: 1, advice: [], cues: [], verdict: null });
+        back({ ...result(m), verdict: wire.verdict });
       }
       if (m.kind === 'ask') back({ kind: 'challenge', nonce: 'n', seconds: 1, prompts: ['turn_left', 'sweep'], instructions: ['Turn.', 'Sweep.'] });
       if (m.kind === 'answer') back({ kind: 'challenge_result', passed: false, sentence: 'challenge failed', steps: [] });
@@ -539,6 +540,18 @@ def test_the_front_end_keeps_order_and_gets_over_failures(browser, cameras):
         assert page.evaluate("wire.most") <= 2
         assert [m["kind"] for m in sent if m["kind"] != "frame"][-2:] == ["ask", "answer"]
         assert sum(m["kind"] == "hello" for m in sent) >= 1 and all(m["imu"] == [] for m in frames)
+
+        # What was sent before *Again* is of another face: its verdict comes late, and is not shown.
+        page.evaluate("() => { wire.held = [] }")
+        page.wait_for_function("() => wire.held.length === 2")
+        page.click(".lv-again")
+        late = "wire.held.splice(0).map(m => (wire.under_way--, back_({ ...result(m), verdict: living }), m.id))"
+        living = {"decision": "bona_fide", "score": 0.9, "threshold": 0.5, "reasons": [], "sentence": "bona fide"}
+        page.evaluate(f"(living) => {{ window.late = {late} }}", living)
+        assert page.evaluate("() => document.querySelector('.lv-verdict').dataset.decision") == ""
+        page.evaluate("(living) => { wire.held = null; wire.verdict = living }", living)
+        page.wait_for_selector('.lv-verdict[data-decision="bona_fide"]')
+        page.evaluate("() => { wire.verdict = null }")
 
         # A kernel that goes deaf is noticed, and so is its return.
         page.evaluate("() => { wire.deaf = true }")

@@ -1,7 +1,7 @@
-"""The taught camera: a linear head on the frozen embedding, fitted to a few of one's own clips.
+"""The taught camera: a linear head on the frozen embedding, and the small JSON file that it is kept in.
 
-What a session measured of each clip (`Evidence`) comes in; a small JSON file beside the bundle goes out, and a `Reading`
-of every clip that is judged with it. Teaching needs scikit-learn, judging numpy alone.
+What a session measured of a clip (`Evidence`) comes in, a `Reading` goes out. `teaching` fits it with scikit-learn;
+here numpy is enough.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,18 +25,13 @@ from liveness_utils.errors import CameraError
 
 FORMAT = 1
 LIVING = "bona_fide"
-INSTRUMENTS = ("print", "screen", "mask", "attack")  # words to teach with, beside the course's species
 COMMON = ("print", "screen")  # what everybody has at hand; whatever of it is missing is said with each verdict
-RIDGE = 0.01  # C of the logistic regression
-PRIOR_SCALE = 10.0  # the general head's logit beside standardised numbers: hardly shrunk, so that it is the prior
 FARTHEST = 4.0  # as in `network.fusion.PictureHead`
-LOOK_SCALE = 3.0  # of the look beside the embedding, both in standard deviations
+STATISTICS_SCALE = 3.0  # of the image statistics beside the embedding, both in standard deviations
 STRANGE, TOO_STRANGE = 1.0, 1.3  # of the distance that taught clips have from one another: said; never accepted
 CONVINCING = 2.5  # log odds of pixels: what three of four living faces stay below in simulation
 UNMASKED = 2.0  # so many deviations below the taught living clips' is a doubt of a mask that is asked about
-ALONE = 1.5  # bona fide alone: so many deviations below the taught living clips is the threshold
 LEAST_SPREAD = 0.8  # logits; three clips of one minute vary less than a week does
-LIVING_NEEDED = 2
 
 
 @dataclass(frozen=True)
@@ -44,17 +39,17 @@ class Evidence:
     """What a session measured of one clip, as much as a taught camera needs: numbers, no picture.
 
     Attributes:
-        embedding: (432,) the encoder's statistics, mean over the frames. look: (13,) see `look`.
-        motion: log odds of what moves, geometry and IMU. limit: the general network's threshold as a logit, for what
-            the clip has. size: width, height in px. moving: False for a single picture, which has no motion.
+        embedding: (432,) the encoder's statistics, mean over the frames. statistics: (13,) see
+            `image_statistics`.
+        motion: log odds of what moves, geometry and IMU; infinite where that is not asked. limit: the general network's threshold as a logit, for what
+            the clip has. size: width, height in px.
     """
 
     embedding: np.ndarray
-    look: np.ndarray
+    statistics: np.ndarray
     motion: float
     limit: float
     size: tuple[int, int]
-    moving: bool = True
 
 
 @dataclass(frozen=True)
@@ -63,17 +58,17 @@ class Taught:
 
     Attributes:
         kind: `LIVING` or the attack's instrument: print, screen, mask, or a species. person: a code. light: a word.
-        name: of the file. lesson: number of the teaching it came with, from 1.
-        embedding, look, size: see `Evidence`, rounded.
+        name: of the file. sitting: in which it was taught, from 1.
+        embedding, statistics, size: see `Evidence`, rounded.
     """
 
     kind: str
     person: str
     light: str
     name: str
-    lesson: int
+    sitting: int
     embedding: tuple[float, ...]
-    look: tuple[float, ...]
+    statistics: tuple[float, ...]
     size: tuple[int, int]
 
 
@@ -143,8 +138,13 @@ class TaughtCamera:
     def _known(self) -> tuple[np.ndarray, np.ndarray, float]:
         """Every clip as distances are measured (n, 445), which of them live (n,), and the least of a mask's log odds."""
         living = np.array([clip.kind == LIVING for clip in self.clips])
-        embedding, look = _stack(self.clips)
-        return _place(self.general, embedding, look), living, self._least_mask(embedding[living])
+        embedding, statistics = stack(self.clips)
+        return place(self.general, embedding, statistics), living, self._least_mask(embedding[living])
+
+    @property
+    def sittings(self) -> int:
+        """In how many sittings it was taught."""
+        return max(clip.sitting for clip in self.clips)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -152,14 +152,14 @@ class TaughtCamera:
 
         An attack that was taught as a species of the course counts as the instrument that it is.
         """
-        known = {_instrument(clip.kind) for clip in self.clips}
+        known = {instrument(clip.kind) for clip in self.clips}
         return tuple(kind for kind in COMMON if kind not in known)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences that every verdict repeats."""
         told = [f"{kind}s were not taught to this camera" for kind in self.missing]
-        if "mask" not in {_instrument(clip.kind) for clip in self.clips}:
+        if "mask" not in {instrument(clip.kind) for clip in self.clips}:
             told.append("masks were not taught to this camera")
         return tuple(told)
 
@@ -173,9 +173,9 @@ class TaughtCamera:
         places, living, least_mask = self._known
         logit = float(logits(head, self.general, shown)[0])
         pixels, mask = logit - head.threshold, float(mask_logit(self.general, shown)[0]) - least_mask
-        motion = seen.motion + CONVINCING - seen.limit if seen.moving else math.inf
+        motion = seen.motion + CONVINCING - seen.limit
         least = min(pixels, motion, mask)
-        away = np.linalg.norm(places - _place(self.general, shown, seen.look[None]), axis=1) / head.unit
+        away = np.linalg.norm(places - place(self.general, shown, seen.statistics[None]), axis=1) / head.unit
         far = float(away[living].min())
         reasons = [
             text
@@ -184,7 +184,7 @@ class TaughtCamera:
                 (pixels < 0, "looks more like what was taught as an attack than like the living face"),
                 (mask < 0, "may be a mask, which was not taught"),
                 (
-                    not any(_same_camera(seen.size, clip.size) for clip in self.clips),
+                    not any(same_camera(seen.size, clip.size) for clip in self.clips),
                     f"pictures of {seen.size[0]}×{seen.size[1]} px are of another camera: teach it, too",
                 ),
                 (
@@ -203,7 +203,7 @@ class TaughtCamera:
 
     def _least_mask(self, embedding: np.ndarray) -> float:
         """Log odds of no mask that taught living clips (n, 432) hardly fall below; none where masks were taught."""
-        if "mask" in {_instrument(clip.kind) for clip in self.clips}:
+        if "mask" in {instrument(clip.kind) for clip in self.clips}:
             return -math.inf
         living = mask_logit(self.general, embedding)
         spread = max(float(living.std(ddof=1)) if len(living) > 1 else 0.0, LEAST_SPREAD)
@@ -212,8 +212,7 @@ class TaughtCamera:
     def describe(self) -> str:
         """What it was taught and what it can promise, in a few lines."""
         kinds = Counter((c.kind, c.light, c.person) for c in self.clips)
-        lessons = max(c.lesson for c in self.clips)
-        lines = [f"camera {self.name}: {len(self.clips)} clips in {lessons} lesson{'s' if lessons > 1 else ''}"]
+        lines = [f"camera {self.name}: {len(self.clips)} clips in {self.sittings} sitting{'s' * (self.sittings > 1)}"]
         lines += [
             f"  {n} × {kind} of {person}{f', {light}' if light else ''}" for (kind, light, person), n in kinds.items()
         ]
@@ -228,7 +227,7 @@ class TaughtCamera:
 
 
 # ---------------------------------------------------------------------------------------- measuring
-def look(crops: np.ndarray) -> np.ndarray:
+def image_statistics(crops: np.ndarray) -> np.ndarray:
     """Level, colour, contrast and sharpness of face crops: what light and camera leave in a picture.
 
     Args:
@@ -277,205 +276,56 @@ def logits(head: Head, general: dict[str, Any], embedding: np.ndarray) -> np.nda
     return z @ np.asarray(head.weight) + head.prior * general_logit(general, embedding) + head.bias
 
 
-def _stack(clips: Sequence[Taught]) -> tuple[np.ndarray, np.ndarray]:
-    return np.array([c.embedding for c in clips]), np.array([c.look for c in clips])
+def stack(clips: Sequence[Taught]) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings (n, 432) and image statistics (n, 13) of taught clips."""
+    return np.array([c.embedding for c in clips]), np.array([c.statistics for c in clips])
 
 
-def _place(general: dict[str, Any], embedding: np.ndarray, look: np.ndarray) -> np.ndarray:
-    """Where clips lie, (n, 445): Euclidean distances are those of embedding and look together."""
-    return np.hstack([_standard(general, embedding), LOOK_SCALE * look])
+def place(general: dict[str, Any], embedding: np.ndarray, statistics: np.ndarray) -> np.ndarray:
+    """Where clips lie, (n, 445): Euclidean distances are those of embedding and image statistics together."""
+    return np.hstack([_standard(general, embedding), STATISTICS_SCALE * statistics])
 
 
-def _instrument(kind: str) -> str:
+def same_camera(size: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether pictures of two sizes may be of one camera: a cut or scaled copy differs by a few pixels."""
+    return all(abs(a - b) <= 0.1 * b for a, b in zip(size, other, strict=True))
+
+
+def instrument(kind: str) -> str:
+    """What a kind is shown on: print, screen or mask; else the kind itself.
+
+    >>> [instrument(kind) for kind in ("bent_print", "video_replay", "soft_mask", "injection")]
+    ['print', 'screen', 'mask', 'injection']
+    """
     for word in ("print", "mask"):
         if word in kind:
             return word
-    return "screen" if "replay" in kind or kind in ("screen", "phone", "tablet", "monitor") else kind
+    return "screen" if "replay" in kind else kind
 
 
-# ----------------------------------------------------------------------------------------- teaching
-def lesson(
-    seen: Sequence[Evidence],
-    kind: str,
-    *,
-    names: Sequence[str],
-    person: str = "1",
-    light: str = "",
-    number: int = 1,
-) -> list[Taught]:
-    """Label what was measured of clips, to be taught.
-
-    Args:
-        seen: of `LivenessSession.evidence`, a clip each. kind: `LIVING`, or print, screen, mask or a species.
-        names: of the clips' files. person: a code, no name. light: a word of one's own. number: of the lesson.
-
-    """
-    return [
-        Taught(kind, person, light, name, number, tuple(float(f"{v:.4g}") for v in found.embedding),
-               tuple(float(f"{v:.4g}") for v in found.look), tuple(found.size))
-        for found, name in zip(seen, names, strict=True)
-    ]  # fmt: skip
-
-
-def teach(
-    clips: Sequence[Taught], bundle: Bundle, *, name: str = "camera", extend: TaughtCamera | None = None
-) -> TaughtCamera:
-    """Fit a head to clips, and choose its threshold on those left out in turn.
-
-    The general network's flat head is the prior: its logit is an input that is hardly shrunk, the 432 numbers of the
-    embedding correct it. Where attacks were taught, the threshold lies half way from the fit's own zero to the middle
-    between living clips and attacks that were left out (a person in turn where there are several, else a clip): few
-    clips may move it, and not far. Of living clips alone it is the general logit, a distance below theirs.
-
-    Args:
-        clips: of `lesson`. bundle: whose embedding they are of. name: of the camera.
-        extend: an earlier teaching, whose clips are kept.
-
-    Raises:
-        CameraError: too few clips, clips of cameras of different sizes, living and attack mixed up, or the bundle or
-            the earlier teaching does not fit.
-    """
-    general, model = _general(bundle), model_of(bundle)
-    if extend is not None:
-        if extend.model != model:
-            raise CameraError(f"camera {extend.name} was taught with another bundle: teach it anew.")
-        clips, name = (*extend.clips, *clips), extend.name
-    _check(clips, bundle)
-    head = fit(clips, general)
-    left = {side: np.mean(values) for side, values in head.left_out.items() if values}
-    if len(left) == 2 and left["living"] < left["attacks"]:
-        raise CameraError(
-            "living clips and attacks look mixed up: each, left out, is taken for the other; check the labels."
-        )
-    return TaughtCamera(name, model, tuple(clips), head, general)
-
-
-def fit(clips: Sequence[Taught], general: dict[str, Any]) -> Head:
-    """Fit a head to clips, as `teach` does, without asking whether they are enough.
-
-    Args:
-        clips: of `lesson`; rows of one name are parts of one clip. general: `Bundle.picture_head`.
-    """
-    alive = np.array([c.kind == LIVING for c in clips])
-    embedding, unit = _stack(clips)[0], _unit(clips, general)
-    if alive.all():
-        return _alone(embedding, general, unit)
-    names = np.array([f"{c.person} {c.kind} {c.name} {c.lesson}" for c in clips])
-    people = np.array([c.person for c in clips])
-    logits = _left_out(embedding, alive, people if len(set(people)) > 1 else names, general)
-    by_clip = [(alive[names == n][0], float(logits[names == n].mean())) for n in dict.fromkeys(names)]
-    living, attacks = (
-        np.array([v for side, v in by_clip if side == want and np.isfinite(v)]) for want in (True, False)
-    )
-    head = replace(_fit(embedding, alive, general), unit=unit)
-    if not (len(living) and len(attacks)):
-        return head
-    threshold = 0.25 * float(living.mean() + attacks.mean())
-    floor = threshold - 0.25 * max(0.0, float(living.mean() - attacks.mean()))
-    errors = {"living": _rate(living < threshold), "attacks": _rate(attacks >= threshold)}
-    left_out = {"living": living.round(3).tolist(), "attacks": attacks.round(3).tolist()}
-    return replace(head, threshold=float(threshold), floor=float(floor), errors=errors, left_out=left_out)
-
-
-def undo(camera: TaughtCamera, bundle: Bundle) -> TaughtCamera:
-    """Forget the last lesson.
-
-    Raises:
-        CameraError: it is the only one.
-    """
-    last = max(c.lesson for c in camera.clips)
-    kept = [c for c in camera.clips if c.lesson < last]
-    if not kept:
-        raise CameraError(f"camera {camera.name} had one lesson: remove the file instead.")
-    return teach(kept, bundle, name=camera.name)
-
-
+# --------------------------------------------------------------------------------------------- file
 def model_of(bundle: Bundle) -> str:
     """SHA-256 of the model that a camera's numbers come from."""
     return str(bundle.files["model.tflite"]["sha256"])
 
 
-def _general(bundle: Bundle) -> dict[str, Any]:
+def general_head(bundle: Bundle) -> dict[str, Any]:
+    """The bundle's own linear heads, `Bundle.picture_head`.
+
+    Raises:
+        CameraError: it has none.
+    """
     if not bundle.picture_head:
         raise CameraError(f"{bundle.folder}: this bundle cannot be taught: its manifest has no flat head.")
     return dict(bundle.picture_head)
 
 
-def _check(clips: Sequence[Taught], bundle: Bundle) -> None:
-    known = (LIVING, *INSTRUMENTS, *bundle.species)
-    for kind in sorted({c.kind for c in clips} - set(known)):
-        raise CameraError(f"{kind!r} cannot be taught: say {', '.join(known[:4])}.")
-    living = len({(c.name, c.lesson) for c in clips if c.kind == LIVING})
-    if living < LIVING_NEEDED:
-        raise CameraError(f"{living} living clips are too few: give {LIVING_NEEDED} or more, in different lights.")
-    seen: dict[tuple, str] = {}
-    for clip in clips:
-        if clip.embedding in seen:
-            raise CameraError(f"{clip.name} shows the very same as {seen[clip.embedding]}: give each clip once.")
-        seen[clip.embedding] = clip.name
-    usual = Counter(c.size for c in clips).most_common(1)[0][0]
-    for clip in clips:
-        if not _same_camera(clip.size, usual):
-            raise CameraError(
-                f"{clip.name} is of another camera, or of one that was turned ({clip.size[0]}×{clip.size[1]} px, not "
-                f"{usual[0]}×{usual[1]}): teach each by itself."
-            )
-
-
-def _same_camera(size: Sequence[int], other: Sequence[int]) -> bool:
-    """Whether pictures of two sizes may be of one camera: a cut or scaled copy differs by a few pixels."""
-    return all(abs(a - b) <= 0.1 * b for a, b in zip(size, other, strict=True))
-
-
-def _unit(clips: Sequence[Taught], general: dict[str, Any]) -> float:
-    living = [c for c in clips if c.kind == LIVING]
-    names = np.array([f"{c.person} {c.name} {c.lesson}" for c in living])
-    place = _place(general, *_stack(living))
-    between = np.linalg.norm(place[:, None] - place[None], axis=2)
-    nearest = np.where(names[:, None] == names[None], np.inf, between).min(axis=1)
-    return float(nearest.mean())
-
-
-def _alone(embedding: np.ndarray, general: dict[str, Any], unit: float) -> Head:
-    known = general_logit(general, embedding)
-    spread = max(float(known.std(ddof=1)) if len(known) > 1 else 0.0, LEAST_SPREAD)
-    threshold = float(known.mean()) - ALONE * spread
-    size = embedding.shape[1]
-    return Head((0.0,) * size, (1.0,) * size, (0.0,) * size, 1.0, 0.0, threshold, threshold - spread, unit)
-
-
-def _fit(embedding: np.ndarray, alive: np.ndarray, general: dict[str, Any]) -> Head:
-    from sklearn.linear_model import LogisticRegression
-
-    mean, scale = embedding.mean(axis=0), embedding.std(axis=0) + 1e-9
-    prior = PRIOR_SCALE * general_logit(general, embedding)
-    ridge = LogisticRegression(C=RIDGE, class_weight="balanced", max_iter=3000)
-    weight = ridge.fit(np.column_stack([(embedding - mean) / scale, prior]), alive).coef_[0]
-    rounded = [tuple(float(f"{v:.5g}") for v in row) for row in (mean, scale, weight[:-1])]
-    return Head(*rounded, float(weight[-1]) * PRIOR_SCALE, float(ridge.intercept_[0]), 0.0, -0.5, math.inf)
-
-
-def _left_out(embedding: np.ndarray, alive: np.ndarray, groups: np.ndarray, general: dict[str, Any]) -> np.ndarray:
-    found = np.full(len(alive), np.nan)
-    for group in np.unique(groups):
-        out = groups == group
-        if len(np.unique(alive[~out])) == 2:
-            found[out] = logits(_fit(embedding[~out], alive[~out], general), general, embedding[out])
-    return found
-
-
-def _rate(wrong: np.ndarray) -> dict[str, Any]:
-    from liveness_utils import metrics
-
-    return metrics.Rate(int(wrong.sum()), len(wrong)).as_dict()
-
-
-# --------------------------------------------------------------------------------------------- file
 def save(camera: TaughtCamera, path: str | os.PathLike) -> Path:
     """Write a camera's file; it appears whole or not at all."""
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     content = {"format": FORMAT, **asdict(camera)}
+    del content["general"]  # the bundle's
     part.write_text(json.dumps(plain(content), separators=(",", ":")) + "\n", encoding="utf-8")
     os.replace(part, path)
     return path
@@ -498,9 +348,9 @@ def load(path: str | os.PathLike, bundle: Bundle) -> TaughtCamera:
         arrays = {name: tuple(held["head"][name]) for name in ("mean", "scale", "weight")}
         unit = held["head"]["unit"]
         head = Head(**{**held["head"], **arrays, "unit": math.inf if unit is None else unit})
-        rows = ({**c, **{n: tuple(c[n]) for n in ("embedding", "look", "size")}} for c in held["clips"])
+        rows = ({**c, **{n: tuple(c[n]) for n in ("embedding", "statistics", "size")}} for c in held["clips"])
         clips = tuple(Taught(**row) for row in rows)
-        camera = TaughtCamera(held["name"], held["model"], clips, head, held["general"])
+        camera = TaughtCamera(held["name"], held["model"], clips, head, general_head(bundle))
     except OSError as error:
         raise CameraError(
             f"{path}: cannot be read ({error.strerror}); teach the camera first (`liveness teach`)."

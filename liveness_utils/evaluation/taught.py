@@ -32,7 +32,7 @@ class Frames:
         person: (n,) who is shown.
         video: (n,) which recording; a video is of one person and one kind.
         kind: (n,) species of an attack; anything for a living face.
-        look: (n, 13) of `camera.look`, or None. group: (n,) camera, light or session, or None.
+        statistics: (n, 13) of `camera.image_statistics`, or None. group: (n,) camera, light or session, or None.
 
     Raises:
         MetricError: lengths differ, a number is not finite, or a video is of two people or of two labels.
@@ -43,7 +43,7 @@ class Frames:
     person: np.ndarray
     video: np.ndarray
     kind: np.ndarray
-    look: np.ndarray | None = None
+    statistics: np.ndarray | None = None
     group: np.ndarray | None = None
 
     def __post_init__(self) -> None:

@@ -24,7 +24,7 @@ from liveness_utils.challenge import PROMPTS, WITHOUT_IMU, Challenge, ChallengeB
 from liveness_utils.errors import CameraError, ConfigError, LivenessError, RecordError
 from liveness_utils.recorder import CONSENT, Recorder
 from liveness_utils.runtime import LivenessSession, predict_clip
-from liveness_utils.web import lessons
+from liveness_utils.web import teaching
 from liveness_utils.web.judge import Judge
 from liveness_utils.web.limits import LIMITS, Limits, RateLimiter
 from liveness_utils.web.openapi import description
@@ -64,7 +64,7 @@ class Service:
     clip_rate: RateLimiter
     session_rate: RateLimiter
     recorder: Recorder | None
-    lessons: lessons.Lessons | None
+    teaching: teaching.PageTeaching | None
     require_imu: bool
     hosts: frozenset[str]
 
@@ -115,7 +115,7 @@ def create_app(
     app.extensions["liveness"] = service
     _guard(app, service)
     _routes(app, service)
-    lessons.add_routes(app, service, limit_rate=_limit_rate, read_upload=_read_upload, redeem=_redeem)
+    teaching.add_routes(app, service, limit_rate=_limit_rate, read_upload=_read_upload, redeem=_redeem)
     return app
 
 
@@ -124,7 +124,7 @@ def _service(
 ) -> Service:
     held = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     kept = dict(max_open=limits.open_sessions)
-    taught = lessons.Lessons(held, teach) if teach else None
+    taught = teaching.PageTeaching(held, teach) if teach else None
     if taught is not None and taught.file.exists():
         camera = taught.file
     return Service(
@@ -136,7 +136,7 @@ def _service(
         clip_rate=RateLimiter(limits.clips_per_minute, limits.burst, limits.addresses),
         session_rate=RateLimiter(limits.sessions_per_minute, 2 * limits.burst, limits.addresses),
         recorder=None if record is None else Recorder(record, held.species),
-        lessons=taught,
+        teaching=taught,
         require_imu=require_imu,
         hosts=frozenset(h.lower() for h in ("localhost", *hosts)),
     )
@@ -268,7 +268,7 @@ def _page_config(service: Service) -> dict[str, Any]:
     return {
         "quietSeconds": QUIET_SECONDS, "stepSeconds": STEP_SECONDS, "labels": list(labels),
         "maxBytes": service.limits.body_bytes, "requireImu": service.require_imu,
-        "teach": service.lessons is not None,
+        "teach": service.teaching is not None,
     }  # fmt: skip
 
 

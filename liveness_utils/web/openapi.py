@@ -43,7 +43,7 @@ def description(limits: Limits, species: Sequence[str]) -> dict[str, Any]:
             "/api/v1/openapi.json": {"get": _self()},
             "/api/v1/sessions": {"post": _sessions()},
             "/api/v1/clips": {"post": _clips()},
-            "/api/v1/lessons": {"post": _new_lesson(), "delete": _drop_lessons()},
+            "/api/v1/steps": {"post": _new_step(), "delete": _drop_steps()},
             "/api/v1/camera": {"get": _tell_camera(), "post": _fit_camera(), "delete": _forget_camera()},
         },
         "components": {"schemas": _schemas(limits, species)},
@@ -139,11 +139,11 @@ _WORK = {
 }  # fmt: skip
 
 
-def _new_lesson() -> dict[str, Any]:
+def _new_step() -> dict[str, Any]:
     return {
-        "operationId": "newLesson",
+        "operationId": "newStep",
         "summary": "Film one step of the teaching: the clip is measured and forgotten. Filmed again, it is replaced.",
-        "requestBody": _multipart("Lesson"),
+        "requestBody": _multipart("Step"),
         "responses": {
             "200": _json("Taken", "What was taken of it."),
             **_problems(**_UPLOAD | _CLOSED, _422="Damaged, or nothing in it can be judged: the reason in words."),
@@ -151,9 +151,9 @@ def _new_lesson() -> dict[str, Any]:
     }
 
 
-def _drop_lessons() -> dict[str, Any]:
+def _drop_steps() -> dict[str, Any]:
     return {
-        "operationId": "dropLessons",
+        "operationId": "dropSteps",
         "summary": "Forget what was filmed for one step, or for all of them.",
         "requestBody": {"required": False, "content": {"application/json": {"schema": _ref("Which")}}},
         "responses": {
@@ -254,12 +254,12 @@ def _request_schemas(limits: Limits, species: Sequence[str]) -> dict[str, Any]:
             video={"type": "string", "format": "binary", "description": "MP4 or WebM, one video track."},
             meta=_ref("Meta"),
         ),
-        "Lesson": _object(
-            ["video", "meta"], video={"type": "string", "format": "binary"}, meta=_ref("LessonMeta"),
+        "Step": _object(
+            ["video", "meta"], video={"type": "string", "format": "binary"}, meta=_ref("StepMeta"),
         ),
         "Which": _object(step=step),
         "Meta": _object(["nonce", "frames"], **meta),
-        "LessonMeta": _object(["nonce", "frames", "step"], **meta, step=step),
+        "StepMeta": _object(["nonce", "frames", "step"], **meta, step=step),
         "Imu": _object(
             ["samples"],
             platform={"type": "string", "enum": list(PLATFORMS), "default": PLATFORMS[0]},

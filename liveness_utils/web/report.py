@@ -15,6 +15,7 @@ from liveness_utils.challenge import ChallengeResult
 from liveness_utils.clips import Clip
 from liveness_utils.config import plain
 from liveness_utils.cues import SILENT_ORBIT
+from liveness_utils.deployment.settled import decided
 from liveness_utils.runtime import Verdict
 from liveness_utils.web.upload import Alignment
 
@@ -29,7 +30,6 @@ class Bar:
     level: float
 
 
-DECIDED = "the challenge was passed, and decided"
 # name of the cue or quality, label, format of the value, value at 0, value at 1.
 _BARS = (
     ("consistency", "Phone motion fits the video", "{:.2f}", 0.0, 1.0),
@@ -77,7 +77,8 @@ def outcome(
     Returns:
         the fields of `Verdict.to_dict` and: bars, challenge, capture, recorded.
     """
-    held = verdict.to_dict() | {
+    verdict = verdict if challenge is None else decided(verdict, challenge)
+    return verdict.to_dict() | {
         "bars": [asdict(bar) for bar in cue_bars(verdict)],
         "challenge": None if challenge is None else challenge.to_dict(),
         "recorded": recorded,
@@ -86,17 +87,3 @@ def outcome(
             **asdict(found),
         }),
     }  # fmt: skip
-    return held if challenge is None else held | _with_challenge(verdict, challenge)
-
-
-def _with_challenge(verdict: Verdict, challenge: ChallengeResult) -> dict[str, Any]:
-    """What an answered challenge changes: failed it rejects, passed it decides what the verdict left open."""
-    if challenge.passed and verdict.decision != "not_sure":
-        return {}
-    if challenge.passed:
-        told = {"reasons": [*verdict.reasons, DECIDED], "decision": "bona_fide"}
-        return told | {"sentence": f"bona fide: not sure by the clip alone ({verdict.sentence}), {DECIDED}"}
-    told = {"reasons": [*verdict.reasons, challenge.sentence]}
-    if verdict.decision in ("bona_fide", "not_sure"):
-        told |= {"decision": "no_decision", "sentence": "no decision: " + challenge.sentence}
-    return told

@@ -51,8 +51,8 @@ function makeEngine(model) {
   const canvas = document.createElement("canvas");
   const pen = canvas.getContext("2d", { alpha: false });
   const sensors = motionSensors(rows);
-  let stream = null, video = null, inflight = 0, number = 0, lastT = -1, dead = false, exam = null, welcomed = false, watch = 0, most = 0, line = Promise.resolve();
-  let lesson = "", patience = 0; // step of a teaching that is filmed; until when the kernel may be silent, as it measures
+  let stream = null, video = null, inflight = 0, number = 0, passed = 0, lastT = -1, dead = false, exam = null, welcomed = false, watch = 0, most = 0, line = Promise.resolve();
+  let filmed = "", patience = 0; // step of a teaching that is filmed; until when the kernel may be silent, as it measures
   const tell = (kind, data) => listeners.forEach((f) => f(kind, data));
 
   function enter(state, message = "") {
@@ -98,13 +98,14 @@ function makeEngine(model) {
 
   function release() {
     if (stream) stream.getTracks().forEach((t) => t.stop());
-    stream = null; inflight = 0; lastT = -1; exam = null; lesson = ""; rows.length = 0;
-    sentAt.clear(); sensors.stop(); clearInterval(watch);
+    stream = null; inflight = 0; lastT = -1; exam = null; filmed = ""; rows.length = 0;
+    sentAt.clear(); passed = number; sensors.stop(); clearInterval(watch);
     tell("stream", null);
   }
 
   function stop() { release(); enter("stopped"); tell("cleared"); }
-  function again() { exam = null; model.send({ kind: "again" }); tell("cleared"); }
+  // What comes back of frames from before this moment is of the last face: it frees their places, and is not shown.
+  function again() { exam = null; passed = number; model.send({ kind: "again" }); tell("cleared"); }
   function ask() { if (stream) model.send({ kind: "ask" }); }
 
   // Lost replies free their place; the page says when the kernel has gone quiet.
@@ -150,7 +151,7 @@ function makeEngine(model) {
     canvas.height = Math.round(element.videoHeight * scale);
     pen.drawImage(element, 0, 0, canvas.width, canvas.height);
     const encoded = new Promise((done) => canvas.toBlob(done, "image/jpeg", model.get("quality")));
-    const step = exam && exam.step >= 0 ? exam.step : undefined, teach = lesson || undefined, mine = stream;
+    const step = exam && exam.step >= 0 ? exam.step : undefined, teach = filmed || undefined, mine = stream;
     // Two pictures may be encoded at once; the later one must not overtake.
     line = line.then(async () => {
       const blob = await encoded, data = blob && (await blob.arrayBuffer());
@@ -178,6 +179,7 @@ function makeEngine(model) {
       if (trips.length > 100) trips.shift();
     }
     if (model.get("state") === "kernel_silent" && stream) enter("running");
+    if (m.kind === "result" && m.id <= passed) return;
     if (m.kind === "error") { if (typeof m.id !== "number") exam = null; tell("failed", m); } else tell(m.kind === "result" ? "result" : "kept", m);
   }
 
@@ -207,7 +209,7 @@ function makeEngine(model) {
   return {
     start, stop, again, ask, lend, hello, listeners,
     say(content) { model.send(content); },
-    film(step) { lesson = step; },
+    film(step) { filmed = step; },
     wait(ms) { patience = performance.now() + ms; },
     get stream() { return stream; },
     get most() { return most; },

@@ -1,7 +1,7 @@
 """The kernel's half of the webcam widget: messages of the page go in, what the session says goes back.
 
 `wire` checks what comes in; `runtime.LivenessSession` judges; `challenge` asks and `settled` draws the conclusion;
-`lessons` teach the camera. A bundled clip takes the same way as the camera's frames (`LivenessWidget.play`).
+`teaching` teaches the camera. A bundled clip takes the same way as the camera's frames (`LivenessWidget.play`).
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from liveness_utils import challenge as challenges
 from liveness_utils import inputs
 from liveness_utils.clips import Clip, Imu, clip_id_for
 from liveness_utils.config import plain
+from liveness_utils.deployment import settled
 from liveness_utils.errors import BundleError, SessionError
 from liveness_utils.recorder import Recorder, RecordRequest
 from liveness_utils.runtime import LivenessSession, Verdict
-from liveness_utils.widget import lessons, settled, wire
+from liveness_utils.widget import teaching, wire
 
 _HERE = Path(__file__).parent
 ABSENT = 0.5  # s without a face after which the next face is judged anew
@@ -135,7 +136,7 @@ class LivenessWidget(anywidget.AnyWidget):
         self._exam: _Exam | None = None
         self._last: Verdict | None = None  # passive, on the face that is there
         self._settled: settled.Settled | None = None
-        self._lessons = lessons.Lessons(session, teach)
+        self._teaching = teaching.WidgetTeaching(session, teach)
         self._felt = False
         self._begin()
         self.on_msg(self._receive)
@@ -145,7 +146,7 @@ class LivenessWidget(anywidget.AnyWidget):
         """Answer one message. What fails is told to the page: an exception here would be seen by nobody."""
         handlers = {
             "hello": self._hello, "start": self._start, "again": self._again, "frame": self._frame,
-            "ask": self._ask, "answer": self._answer, **dict.fromkeys(lessons.KINDS, self._teach),
+            "ask": self._ask, "answer": self._answer, **dict.fromkeys(teaching.KINDS, self._teach),
         }  # fmt: skip
         kind = content.get("kind") if isinstance(content, Mapping) else None
         try:
@@ -180,8 +181,8 @@ class LivenessWidget(anywidget.AnyWidget):
 
     def _frame(self, content: Mapping[str, Any], buffers: Sequence[Any]) -> None:
         message = wire.read_frame(content, buffers)
-        if self._lessons.filming and content.get("teach") == self._lessons.filming:
-            held = self._lessons.keep(message.image, message.t)
+        if self._teaching.filming and content.get("teach") == self._teaching.filming:
+            held = self._teaching.keep(message.image, message.t)
             self.send({"kind": "teach_kept", "id": message.number, "frames": held})
             return
         shown = self.feed(message.image, message.t, message.imu)
@@ -392,7 +393,7 @@ class LivenessWidget(anywidget.AnyWidget):
         """Answer a message of the teaching; the ticket tells the page to which of its questions."""
         about = {"ticket": content.get("ticket"), "step": content.get("step")}
         try:
-            told = self._lessons.answer(content)
+            told = self._teaching.answer(content)
         except Exception as error:
             self.errors.append(f"{type(error).__name__}: {error}")
             told = {"kind": "teach_error", "of": content.get("kind"), "text": str(error)}

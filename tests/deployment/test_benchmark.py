@@ -15,7 +15,7 @@ from liveness_utils import bundle as bundles
 from liveness_utils import cli, clips, config
 from liveness_utils import dataset as ds
 from liveness_utils.cues import FRAME_FEATURES
-from liveness_utils.deployment import benchmark
+from liveness_utils.deployment import benchmark, benchmark_report
 from liveness_utils.errors import DatasetError
 
 SETTINGS = benchmark.Settings(people=(1, 2), clips=(4,), draws=4, workers=1)
@@ -60,7 +60,7 @@ def test_another_light_than_the_taught_one_is_announced(prepared):
     )
     frames = benchmark.frames_of(held, colours(prepared))
     assert set(frames.group) == {"day", "night"}
-    frames.look[night] += 50.0
+    frames.statistics[night] += 50.0
     bundle = replace(bundles.load(config.released_bundle()), picture_head=GENERAL)
     away = benchmark.elsewhere(frames, bundle, SETTINGS).set_index("people")
     assert away.index.tolist() == [2] and away.loc[2, "announced"] == 1.0 and away.loc[2, "accepted_attacks"] == 0.0
@@ -98,7 +98,7 @@ def test_a_folder_that_was_not_imported_is_refused(tmp_path, capsys):
 
 
 def test_published_figures_say_whose_they_are():
-    table = benchmark.published()
+    table = benchmark_report.published()
     assert len(table) >= 8 and table[["detector", "data", "unit", "eer_percent", "source"]].notna().all(axis=None)
     assert table["eer_percent"].between(0, 100).all() and table["auc"].dropna().between(0, 1).all()
 
@@ -135,7 +135,7 @@ def test_one_command_prints_the_table_and_writes_every_number(imported, tmp_path
     found = json.loads((tmp_path / "all.json").read_text())["pictures"]
     assert found["untouched"]["videos"] == 18 and {row["camera"] for row in found["taught"]} == {"all", "each camera"}
     assert "announced as not taught" in said and [row["people"] for row in found["elsewhere"]] == [2]
-    head, _, row = benchmark.markdown({"pictures": found}).splitlines()
+    head, _, row = benchmark_report.markdown({"pictures": found}).splitlines()
     assert head.count("|") == row.count("|") and "EER, taught by 2" in head
     assert row.startswith("| pictures | 18, 9 | ") and "flat_print: " in row
     table = pd.read_csv(tmp_path / "figures" / "benchmark.csv")
@@ -154,7 +154,7 @@ def test_a_card_has_a_row_a_data_set_and_a_dash_where_nobody_could_teach():
            "bpcer": 0.125, "apcer": 0.0}  # fmt: skip
     rows = [row, row | {"left_out": "flat_print", "eer": 0.5}, row | {"clips": 2, "eer": 0.6}]
     held = {"a": {"untouched": bare, "taught": rows}, "b": {"untouched": bare, "taught": None}}
-    head, _, first, second = benchmark.markdown(held).splitlines()
+    head, _, first, second = benchmark_report.markdown(held).splitlines()
     assert head.endswith(
         "| APCER, worst species | EER, taught by 2 (BPCER, APCER at its threshold) |"
     ) and second.endswith(" | – |")

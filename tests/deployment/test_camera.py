@@ -43,13 +43,13 @@ def rows(bundle, count: int = 3, kinds=("print", "screen"), **options):
     taught = []
     for n, kind in enumerate((cameras.LIVING, *kinds)):
         found = [seen(bundle, n == 0, 100 * n + k, **options) for k in range(count)]
-        taught += cameras.lesson(found, kind, names=[f"{kind}-{k}.mp4" for k in range(count)])
+        taught += teaching.label(found, kind, names=[f"{kind}-{k}.mp4" for k in range(count)])
     return taught
 
 
 @pytest.fixture(scope="module")
 def camera(bundle):
-    return cameras.teach(rows(bundle), bundle, name="desk")
+    return teaching.teach(rows(bundle), bundle, name="desk")
 
 
 def test_new_clips_are_told_apart_and_errors_are_of_clips_left_out(bundle, camera):
@@ -64,7 +64,7 @@ def test_new_clips_are_told_apart_and_errors_are_of_clips_left_out(bundle, camer
 
 def test_what_was_not_taught_is_said_with_every_verdict(bundle, camera):
     assert camera.missing == () and camera.notes == ("masks were not taught to this camera",)
-    phone = cameras.teach(rows(bundle, kinds=("still_replay",)), bundle)
+    phone = teaching.teach(rows(bundle, kinds=("still_replay",)), bundle)
     assert phone.missing == ("print",)
     assert "prints were not taught to this camera" in phone.judge(seen(bundle, True, 7)).notes
     assert "prints were not taught" in phone.describe()
@@ -76,7 +76,7 @@ def test_a_light_that_was_not_taught_is_said_and_never_accepted(bundle, camera, 
     assert found.distance > cameras.TOO_STRANGE and found.decision == "not_sure" and found.score < 0.5
     assert any("was not taught: teach it or move" in reason for reason in found.reasons)
     again = [c for c in rows(bundle, light=3.0, kinds=())]
-    wider = cameras.teach([replace(c, lesson=2) for c in again], bundle, extend=camera)
+    wider = teaching.teach([replace(c, sitting=2) for c in again], bundle, extend=camera)
     assert wider.judge(seen(bundle, True, 2001, light=3.0)).decision == "bona_fide"
 
 
@@ -84,7 +84,7 @@ def test_pixels_cannot_outvote_motion(bundle, camera):
     still = seen(bundle, True, 3000, motion=-4.0)
     found = camera.judge(still)
     assert found.pixels > 0 > found.motion and found.decision == "attack" and "what moves" in found.reasons[0]
-    assert camera.judge(replace(still, moving=False)).decision == "bona_fide"
+    assert camera.judge(replace(still, motion=math.inf)).decision == "bona_fide"
     # Below what the general network would accept with the best of pixels it is an attack, with usual ones it passes.
     edge, usual = (still.limit - bound for bound in (bundle.picture_head["bound"], cameras.CONVINCING))
     least = {edge - 1e-6: "attack", edge + 1e-6: "not_sure", usual - 1e-6: "not_sure", usual + 1e-6: "bona_fide"}
@@ -101,7 +101,7 @@ def test_a_doubt_of_a_mask_is_asked_about_until_masks_are_taught(bundle, camera)
     assert doubt[1] < doubt[0] - 2
     found = camera.judge(masked)
     assert found.mask < 0 and found.decision != "bona_fide" and "may be a mask, which was not taught" in found.reasons
-    knows = cameras.teach(rows(bundle, kinds=("print", "mask")), bundle)
+    knows = teaching.teach(rows(bundle, kinds=("print", "mask")), bundle)
     assert knows.judge(usual).mask == math.inf and not any("masks were" in note for note in knows.notes)
 
 
@@ -112,7 +112,7 @@ def test_another_camera_is_not_taken_for_the_taught_one(bundle, camera):
 
 
 def test_living_clips_alone_start_from_the_general_head(bundle):
-    camera = cameras.teach(rows(bundle, kinds=()), bundle)
+    camera = teaching.teach(rows(bundle, kinds=()), bundle)
     assert camera.missing == ("print", "screen") and not camera.head.errors and "too few clips" in camera.describe()
     usual = seen(bundle, True, 5000)
     assert camera.judge(usual).decision == "bona_fide"
@@ -138,22 +138,22 @@ def test_what_cannot_be_taught_is_one_sentence(bundle, camera):
     ]
     for given, said in cases:
         with pytest.raises(CameraError, match=said) as caught:
-            cameras.teach(given, bundle)
+            teaching.teach(given, bundle)
         assert "\n" not in str(caught.value)
     with pytest.raises(CameraError, match="cannot be taught: its manifest has no flat head"):
-        cameras.teach(usual, replace(bundle, picture_head={}))
+        teaching.teach(usual, replace(bundle, picture_head={}))
     with pytest.raises(CameraError, match="taught with another bundle"):
-        cameras.teach(usual, bundle, extend=replace(camera, model="0"))
+        teaching.teach(usual, bundle, extend=replace(camera, model="0"))
 
 
-def test_a_lesson_is_added_and_undone(bundle, camera):
-    more = [replace(c, lesson=2, person="2") for c in rows(bundle, count=2, light=0.2)]
-    wider = cameras.teach(more, bundle, extend=camera)
+def test_a_sitting_is_added_and_undone(bundle, camera):
+    more = [replace(c, sitting=2, person="2") for c in rows(bundle, count=2, light=0.2)]
+    wider = teaching.teach(more, bundle, extend=camera)
     assert len(wider.clips) == len(camera.clips) + len(more) and wider.name == "desk"
     assert wider.head.errors["living"]["n"] == 5, "people are left out in turn"
-    assert cameras.undo(wider, bundle) == camera
+    assert teaching.undo(wider, bundle) == camera
     with pytest.raises(CameraError, match="remove the file"):
-        cameras.undo(camera, bundle)
+        teaching.undo(camera, bundle)
 
 
 def test_a_file_holds_numbers_alone_and_is_read_whole_or_refused(bundle, camera, tmp_path):
@@ -196,10 +196,10 @@ def test_the_bundle_carries_the_picture_head_of_its_checkpoint(bundle):
 def test_the_look_of_a_picture_follows_its_light_and_sharpness():
     rng = np.random.default_rng(0)
     crops = rng.integers(60, 180, (25, 112, 112, 3), np.uint8)
-    usual, dark = cameras.look(crops), cameras.look(crops // 2)
-    warm = cameras.look((crops * np.array([1.0, 0.9, 0.6])).astype(np.uint8))
-    soft = cameras.look(np.stack([np.full_like(c, int(c.mean())) for c in crops]))
-    assert usual.shape == (13,) and np.array_equal(usual, cameras.look(crops[:25]))
+    usual, dark = cameras.image_statistics(crops), cameras.image_statistics(crops // 2)
+    warm = cameras.image_statistics((crops * np.array([1.0, 0.9, 0.6])).astype(np.uint8))
+    soft = cameras.image_statistics(np.stack([np.full_like(c, int(c.mean())) for c in crops]))
+    assert usual.shape == (13,) and np.array_equal(usual, cameras.image_statistics(crops[:25]))
     assert dark[0] < usual[0] - 1 and warm[5] > usual[5] + 1 and soft[12] < usual[12] - 1
 
 
@@ -238,8 +238,8 @@ def test_a_taught_camera_judges_in_the_session(bundle, sample):
         (living,) = teaching.measure(sample(cameras.LIVING), session)
         (screen,) = teaching.measure(sample("still_replay"), session)
         nudged = replace(living, embedding=living.embedding * 1.01)
-        rows = cameras.lesson([living, nudged], cameras.LIVING, names=["a", "b"])
-        session.camera = cameras.teach([*rows, *cameras.lesson([screen], "screen", names=["c"])], bundle)
+        rows = teaching.label([living, nudged], cameras.LIVING, names=["a", "b"])
+        session.camera = teaching.teach([*rows, *teaching.label([screen], "screen", names=["c"])], bundle)
         for kind, decision in ((cameras.LIVING, "bona_fide"), ("still_replay", "attack")):
             found = runtime.predict_clip(replace(sample(kind), imu=None), bundle, session=session)
             assert found.decision == decision and found.threshold == 0.5 and set(found.camera) == {"pixels", "motion", "mask", "distance"}  # fmt: skip

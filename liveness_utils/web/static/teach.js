@@ -1,5 +1,5 @@
 // The guided teaching of this camera: step by step a film of some seconds, then a picture of what they tell apart.
-// In: the page's camera, server and stage (an object that page.js gives). Out: lessons, and a camera that judges.
+// In: the page's camera, server and stage (an object that page.js gives). Out: films of steps, and a camera that judges.
 // The picture of a take stays in this page's memory, and only until the teaching ends.
 
 import { CaptureError, MotionLog, record } from "./capture.js";
@@ -187,9 +187,9 @@ export class Teaching {
 
   send({ file, meta }, more) {
     const form = new FormData();
-    form.append("video", file, "lesson");
+    form.append("video", file, "step");
     form.append("meta", JSON.stringify({ ...meta, imu: null, ...more })); // a camera is taught pixels alone
-    return this.ask("/api/v1/lessons", { body: form });
+    return this.ask("/api/v1/steps", { body: form });
   }
 
   thumbnail(title) {
@@ -251,7 +251,7 @@ export class Teaching {
   async over() {
     const turn = this.begin();
     try {
-      this.done = (await this.ask("/api/v1/lessons", { method: "DELETE" })).done;
+      this.done = (await this.ask("/api/v1/steps", { method: "DELETE" })).done;
       this.taken.clear();
       this.skipped.clear();
       if (turn === this.turn) this.step(0);

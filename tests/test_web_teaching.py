@@ -12,13 +12,14 @@ from test_web import OPEN, encoded, meta_of, nonce, post, refused, sample, video
 from liveness_utils import cli, clips, runtime
 from liveness_utils.challenge import ChallengeResult
 from liveness_utils.deployment import teaching
+from liveness_utils.deployment.settled import DECIDED
 from liveness_utils.errors import CameraError, ConfigError
 from liveness_utils.web import Limits, create_app
 from liveness_utils.web import serve as web_serve
-from liveness_utils.web.report import DECIDED, outcome
+from liveness_utils.web.report import outcome
 from liveness_utils.web.upload import Alignment
 
-LESSONS, CAMERA = "/api/v1/lessons", "/api/v1/camera"
+STEPS_AT, CAMERA = "/api/v1/steps", "/api/v1/camera"
 KINDS = {
     "usual": "bona_fide",
     "window": "bona_fide",
@@ -64,9 +65,9 @@ def served(bundle, tmp_path):
 
 def teach(client, name: str, shown: tuple[clips.Clip, bytes], **change):
     clip, video = shown
-    held = replace(clip, imu=sample().imu)  # what `meta_of` wants; a lesson is sent without
+    held = replace(clip, imu=sample().imu)  # what `meta_of` wants; a step is sent without
     meta = meta_of(held, nonce(client)) | {"step": name, "imu": None} | change
-    return post(client, video, meta, path=LESSONS)
+    return post(client, video, meta, path=STEPS_AT)
 
 
 def judge(client, species: str) -> dict:
@@ -113,8 +114,8 @@ def test_a_step_is_filmed_again_and_forgotten(served, films):
     assert teach(client, "usual", films["usual"]).json["done"] == {"usual": 1}
     assert teach(client, "usual", films["window"]).json["done"] == {"usual": 1}
     assert teach(client, "away", films["away"]).json["done"] == {"usual": 1, "away": 1}
-    assert client.delete(LESSONS, json={"step": "usual"}).json == {"done": {"away": 1}}
-    assert client.delete(LESSONS).json == {"done": {}} == client.delete(LESSONS, json={}).json
+    assert client.delete(STEPS_AT, json={"step": "usual"}).json == {"done": {"away": 1}}
+    assert client.delete(STEPS_AT).json == {"done": {}} == client.delete(STEPS_AT, json={}).json
     refused(client.post(CAMERA), 422, "too few")
 
 
@@ -145,7 +146,7 @@ def test_a_camera_that_was_taught_elsewhere_judges_and_is_not_taught(served, fil
 def test_only_a_page_that_may_be_taught_is(served, films):
     client = served(teach=None)
     refused(teach(client, "usual", films["usual"]), 403, "--teach")
-    answers = [client.delete(LESSONS), client.get(CAMERA), client.post(CAMERA), client.delete(CAMERA)]
+    answers = [client.delete(STEPS_AT), client.get(CAMERA), client.post(CAMERA), client.delete(CAMERA)]
     for answer in answers:
         refused(answer, 403, "--teach")
     assert '"teach": false' in client.get("/").text and 'id="teach"' not in client.get("/").text
@@ -155,7 +156,7 @@ def test_only_a_page_that_may_be_taught_is(served, films):
 
 def test_other_sites_may_not_teach(served, films):
     client, evil = served(), {"Origin": "https://evil.example"}
-    for answer in (client.post(LESSONS, headers=evil), client.delete(LESSONS, headers=evil),
+    for answer in (client.post(STEPS_AT, headers=evil), client.delete(STEPS_AT, headers=evil),
                    client.post(CAMERA, headers=evil), client.delete(CAMERA, headers=evil)):  # fmt: skip
         refused(answer, 403, "other sites")
 
@@ -175,11 +176,11 @@ def test_what_cannot_be_taught_is_one_sentence_and_changes_nothing(served, films
 
 
 @pytest.mark.parametrize("change", [{"step": "cellar"}, {"step": None}, {"step": 3}, {"step": ["usual"]}, {"more": 1}])
-def test_a_lesson_names_its_step(served, films, change):
+def test_a_step_names_its_step(served, films, change):
     refused(teach(served(), "usual", films["usual"], **change), 400)
 
 
-def test_a_lesson_is_no_recording_no_challenge_and_no_clip(served, films, tmp_path):
+def test_a_step_is_no_recording_no_challenge_and_no_clip(served, films, tmp_path):
     client = served(record=tmp_path / "kept")
     wish = {"label": "bona_fide", "subject": "s-01", "consent": True}
     refused(teach(client, "usual", films["usual"], record=wish), 400, "record")
@@ -196,13 +197,13 @@ def test_a_lesson_is_no_recording_no_challenge_and_no_clip(served, films, tmp_pa
     "body", ["[]", "{", '{"step": "cellar"}', '{"step": null}', '{"more": 1}', '{"step": ["usual"]}']
 )
 def test_forgetting_wants_a_sound_body(served, body):
-    refused(served().delete(LESSONS, data=body, content_type="application/json"), 400)
+    refused(served().delete(STEPS_AT, data=body, content_type="application/json"), 400)
 
 
-def test_each_address_has_its_rate_of_lessons(served):
+def test_each_address_has_its_rate_of_steps(served):
     client = served(limits=replace(OPEN, clips_per_minute=6.0, sessions_per_minute=60.0, burst=1))
-    assert [client.post(LESSONS).status_code for _ in range(2)] == [415, 429]
-    assert [client.delete(LESSONS).status_code for _ in range(3)] == [200, 200, 429]
+    assert [client.post(STEPS_AT).status_code for _ in range(2)] == [415, 429]
+    assert [client.delete(STEPS_AT).status_code for _ in range(3)] == [200, 200, 429]
 
 
 def test_a_disk_that_is_full_leaves_everything_as_it_was(served, films, tmp_path, monkeypatch):
@@ -241,8 +242,8 @@ def test_the_answers_are_as_described(served, films):
         taken = teach(client, step, films[step]).json
     held = {
         "Taken": taken, "Camera": client.post(CAMERA).json, "Teaching": client.get(CAMERA).json,
-        "Verdict": judge(client, "bona_fide"), "Done": client.delete(LESSONS).json,
-        "LessonMeta": meta_of(films["usual"][0], "abcdefgh") | {"step": "usual"},
+        "Verdict": judge(client, "bona_fide"), "Done": client.delete(STEPS_AT).json,
+        "StepMeta": meta_of(films["usual"][0], "abcdefgh") | {"step": "usual"},
     }  # fmt: skip
     for name, value in held.items():
         schema = {"$ref": f"#/components/schemas/{name}", "components": told["components"]}
@@ -276,7 +277,7 @@ def test_a_challenge_decides_what_is_not_sure_and_nothing_else(decision, passed,
     assert any("not done" in reason for reason in found["reasons"]) is (passed is False)
 
 
-def test_lessons_leave_no_picture(served, films, tmp_path):
+def test_steps_leave_no_picture(served, films, tmp_path):
     client = served()
     for step in KINDS:
         teach(client, step, films[step])
@@ -284,4 +285,4 @@ def test_lessons_leave_no_picture(served, films, tmp_path):
     client.post(CAMERA)
     assert [p.name for p in tmp_path.rglob("*")] == ["door.json"]
     held = json.loads((tmp_path / "door.json").read_text())["clips"]
-    assert max(len(clip["embedding"]) + len(clip["look"]) for clip in held) < 500, "numbers, no picture"
+    assert max(len(clip["embedding"]) + len(clip["statistics"]) for clip in held) < 500, "numbers, no picture"

@@ -26,7 +26,7 @@ from liveness_utils.web.upload import Upload, to_clip
 NAMES = tuple(step.name for step in STEPS)
 
 
-class Lessons:
+class PageTeaching:
     """The file that a page may teach into, and what was filmed for it; only the worker calls its methods.
 
     A teaching begins without the clips of the file that is there, and replaces it. All visitors share it.
@@ -108,53 +108,53 @@ def add_routes(
 
     Args:
         app: to which they are added.
-        service: of the page (`app.Service`); without `lessons` each route answers 403.
+        service: of the page (`app.Service`); without `teaching` each route answers 403.
         limit_rate: takes a rate limiter and refuses who comes too often.
         read_upload: reads a multipart request, as for clips.
         redeem: uses a nonce up, and returns the challenge if one was asked.
     """
 
-    def lessons(rate: Any) -> Lessons:
-        if service.lessons is None:
+    def allowed(rate: Any) -> PageTeaching:
+        if service.teaching is None:
             raise UploadError(403, "This server's camera cannot be taught from its page; start it with --teach FILE.")
         limit_rate(rate)
-        return service.lessons
+        return service.teaching
 
     def work(job: Callable[[LivenessSession], Any]) -> Any:
         with service.judge.reserve() as place:
             return place.run(job)
 
-    @app.post("/api/v1/lessons")
-    def new_lesson() -> Response:
-        held = lessons(service.clip_rate)
+    @app.post("/api/v1/steps")
+    def new_step() -> Response:
+        held = allowed(service.clip_rate)
         service.judge.check_room()
         upload = read_upload(service.limits, steps=NAMES)
         if upload.record is not None:
-            raise UploadError(400, "Lessons are not kept as recordings; send `record`: null.")
+            raise UploadError(400, "Steps of a teaching are not kept as recordings; send `record`: null.")
         with service.judge.reserve() as place:
             if redeem(service, upload.nonce) is not None:
-                raise UploadError(400, "Lessons are filmed without a challenge.")
+                raise UploadError(400, "Steps of a teaching are filmed without a challenge.")
             return jsonify(place.run(lambda session: _measure(held, upload, service.limits, session)))
 
-    @app.delete("/api/v1/lessons")
-    def drop_lessons() -> Response:
-        held, step = lessons(service.session_rate), _which()
+    @app.delete("/api/v1/steps")
+    def drop_steps() -> Response:
+        held, step = allowed(service.session_rate), _which()
         return jsonify(work(lambda session: held.drop(step)))
 
     @app.get("/api/v1/camera")
     def tell() -> Response:
-        held, camera = lessons(service.session_rate), service.judge.session.camera
+        held, camera = allowed(service.session_rate), service.judge.session.camera
         known = None if camera is None else told(camera)
         return jsonify({"taught": known, "done": held.done, "steps": steps()})
 
     @app.post("/api/v1/camera")
     def fit() -> Response:
-        held = lessons(service.session_rate)
+        held = allowed(service.session_rate)
         return jsonify(work(held.fit))
 
     @app.delete("/api/v1/camera")
     def forget() -> Response:
-        held = lessons(service.session_rate)
+        held = allowed(service.session_rate)
         return jsonify(work(held.forget))
 
 
@@ -163,7 +163,7 @@ def steps() -> list[dict[str, Any]]:
     return [asdict(step) | {"seconds": SECONDS} for step in STEPS]
 
 
-def _measure(held: Lessons, upload: Upload, limits: Any, session: LivenessSession) -> dict[str, Any]:
+def _measure(held: PageTeaching, upload: Upload, limits: Any, session: LivenessSession) -> dict[str, Any]:
     clip, _ = to_clip(upload, limits)
     try:
         return held.take(upload.step, clip, session)

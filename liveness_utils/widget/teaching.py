@@ -24,7 +24,7 @@ KINDS = ("teach_start", "teach_take", "teach_done", "teach_drop", "teach_fit", "
 SKIP = {"print": "I have no sheet of paper"}  # in place of "Skip", by what the step shows
 
 
-class Lessons:
+class WidgetTeaching:
     """One teaching after the other, as the page asks for them.
 
     Args:
